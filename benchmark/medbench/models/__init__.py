@@ -1,0 +1,1 @@
+"""Capability protocols, checkpoints and building blocks that plugins share."""

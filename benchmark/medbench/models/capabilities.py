@@ -1,0 +1,160 @@
+"""What a model class may implement (structural typing), and what `fit` is given.
+
+A model class is constructed as ``Class(config)`` with the validated configuration of its spec
+(or without arguments when the spec has none), after the harness has seeded every generator. It
+holds an untrained network then; the harness calls `load` with each checkpoint, in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import torch
+
+    from medbench.data.samples import Corpus
+    from medbench.schemas.task import TaskSpec
+
+State = Mapping[str, "torch.Tensor"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One training stage. Its checkpoint is stored under a hash of everything below, of the
+    corpus, of the code that trains it, and of the stages it needs: so two variants, or two
+    plugins, that ask for the same stage share it.
+
+    Attributes:
+        name: unique within the model.
+        corpus: name of the dataset it trains on.
+        config: every value that decides the result. JSON types only.
+        cls: ``package.module:Class`` whose ``fit`` trains this stage; empty: the model's own.
+        needs: names of earlier stages whose checkpoints are loaded first.
+        title: one line for progress and ``--dry-run``.
+        work: estimated work, in images seen by a network.
+    """
+
+    name: str
+    corpus: str
+    config: Mapping[str, Any]
+    cls: str = ""
+    needs: tuple[str, ...] = ()
+    title: str = ""
+    work: int = 0
+
+
+class FitRun(Protocol):
+    """What the harness gives to ``fit``: where, how, and a way to survive a kill."""
+
+    device: torch.device
+    seed: int
+    folder: Path  #: a scratch folder that outlives a kill, and goes when the stage is stored
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Mixed precision as asked for by ``--precision``; a no-op in fp32."""
+        ...
+
+    def epochs(self, count: int, *parts: Any, title: str = "") -> Iterator[int]:
+        """Yield the epochs still to run, 0-based.
+
+        ``parts`` (modules, optimisers, schedulers: whatever has ``state_dict``) are saved after
+        each epoch and restored at the start, so that a killed fit goes on where it was, to the
+        same result. Seed per-epoch randomness from ``(seed, epoch)``.
+        """
+        ...
+
+    def advance(self, done: int, total: int, **figures: float) -> None:
+        """Report progress within an epoch, with figures such as ``loss=0.7``."""
+        ...
+
+    def warn(self, message: str) -> None:
+        """A line for the user, and a note in the record."""
+        ...
+
+
+@runtime_checkable
+class EncodesImages(Protocol):
+    """Image features."""
+
+    image_size: int
+
+    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+        """``images`` float32 [B, 3, H, W] in [0, 1], H = W = ``image_size`` -> float [B, D]."""
+        ...
+
+
+@runtime_checkable
+class EncodesTexts(Protocol):
+    """Text features in the space of the image (or volume) features."""
+
+    def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """-> float [B, D], L2-normalised."""
+        ...
+
+
+@runtime_checkable
+class EncodesVolumes(Protocol):
+    """Volume features."""
+
+    image_size: int
+
+    def encode_volumes(self, slices: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """``slices`` float32 [B, S, 3, H, W] in [0, 1]; ``mask`` bool [B, S], True where a slice
+        exists -> float [B, D]."""
+        ...
+
+
+@runtime_checkable
+class PoolsSlices(Protocol):
+    """A volume encoder that is an image encoder and a pooling of its slice embeddings.
+
+    A model that implements this and ``encode_images`` need not write ``encode_volumes``: the
+    harness embeds each slice once and shares the embeddings between variants that pool
+    differently (``image_stages`` says which checkpoints decide them).
+    """
+
+    image_size: int
+    image_stages: tuple[str, ...]
+    max_slices: int  #: more slices are sampled uniformly before any is embedded
+
+    def encode_images(self, images: torch.Tensor) -> torch.Tensor: ...
+
+    def pool_slices(self, embeddings: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """``embeddings`` float [B, S, D], ``mask`` bool [B, S] -> float [B, D]."""
+        ...
+
+
+@runtime_checkable
+class PromptsClasses(Protocol):
+    """Zero-shot prompts."""
+
+    def class_prompts(self, task: TaskSpec) -> Sequence[Sequence[str]]:
+        """One or more prompts per label, in the task's label order."""
+        ...
+
+
+class Trains(Protocol):
+    """A model that is trained, or loads checkpoints."""
+
+    def stages(self, weights: State | None) -> Sequence[Stage]:
+        """Stages still needed, given what ``--weights`` brought (None: nothing)."""
+        ...
+
+    def fit(self, stage: Stage, corpus: Corpus, run: FitRun) -> None:
+        """Train that stage in place. Only ``corpus`` may be seen."""
+        ...
+
+    def state(self, stage: str) -> State:
+        """Tensors that stage trained (contiguous, on the CPU), to be kept as safetensors."""
+        ...
+
+    def load(self, stage: str, state: State) -> None:
+        """Load what `state` gave, or, with stage ``"weights"``, a user's checkpoint.
+
+        Raises `medbench.errors.WeightsError` naming the keys that do not fit.
+        """
+        ...

@@ -1,0 +1,96 @@
+"""What a model's ``fit`` is given: device, seed, precision, progress, and a way to survive a kill."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from medbench.run.stores import writing
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every generator a model may draw from, and ask torch for repeatable kernels."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - third-party models draw from the global one
+    torch.manual_seed(seed)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS is not repeatable
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+
+
+class StageRun:
+    """The `medbench.FitRun` of one training stage."""
+
+    def __init__(
+        self,
+        *,
+        device: torch.device,
+        precision: str,
+        seed: int,
+        folder: Path,
+        advance: Callable[[int, int, str], None],
+        warn: Callable[[str], None],
+    ) -> None:
+        self.device = device
+        self.seed = seed
+        self.folder = folder
+        self._precision = precision
+        self._advance = advance
+        self._warn = warn
+        self._epoch = 0
+        self._epochs = 1
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """bfloat16 autocast when the run's precision is bf16, else nothing."""
+        if self._precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+    def epochs(self, count: int, *parts: Any, title: str = "") -> Iterator[int]:
+        """Yield the epochs still to run; see `medbench.FitRun.epochs`."""
+        path = self.folder / f"epochs-{title or 'fit'}.pt"
+        start = self._restore(path, parts)
+        self._epochs = count
+        for epoch in range(start, count):
+            self._epoch = epoch
+            # Every epoch starts from a state that depends on nothing before it, so that a fit
+            # resumed here draws what an unbroken one would have drawn.
+            seed_everything(self.seed * 1_000_003 + epoch)
+            yield epoch
+            with writing(path):
+                temporary = path.with_suffix(".tmp")
+                torch.save(
+                    {"epoch": epoch + 1, "parts": [part.state_dict() for part in parts]}, temporary
+                )
+                os.replace(temporary, path)
+
+    def _restore(self, path: Path, parts: tuple[Any, ...]) -> int:
+        if not path.is_file():
+            return 0
+        try:
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            for part, state in zip(parts, saved["parts"], strict=True):
+                part.load_state_dict(state)
+        except Exception as error:
+            raise RuntimeError(
+                f"{path} cannot be resumed from ({error}); remove it or use --fresh"
+            ) from error
+        epoch = int(saved["epoch"])
+        self._warn(f"resumed after epoch {epoch}")
+        return epoch
+
+    def advance(self, done: int, total: int, **figures: float) -> None:
+        """Progress within an epoch."""
+        text = " ".join(f"{name} {value:.3f}" for name, value in figures.items())
+        self._advance(self._epoch * total + done, self._epochs * total, text)
+
+    def warn(self, message: str) -> None:
+        """A line for the user, and a note in the record."""
+        self._warn(message)

@@ -1,0 +1,107 @@
+"""The configuration of a model: preset, variant and ``--set``, laid over each other."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from medbench.errors import PluginError, UsageError
+from medbench.plugins import Plugin, load_reference
+from medbench.schemas.specs import ModelSpec, Variant
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` pairs; a value is read as TOML (numbers, booleans, lists), else as a string.
+
+    >>> parse_settings(["pairs.epochs=5", "adapter.readout=mean"])
+    {'pairs.epochs': 5, 'adapter.readout': 'mean'}
+    """
+    values: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise UsageError(f"--set takes KEY=VALUE, not '{setting}'.")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        if key in values and values[key] != value:
+            raise UsageError(f"--set gives '{key}' twice, as {values[key]!r} and {value!r}.")
+        values[key] = value
+    return values
+
+
+def configure(
+    spec: ModelSpec, plugin: Plugin, preset: str, variant: Variant | None, settings: dict[str, Any]
+) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """Build the model's configuration.
+
+    Returns:
+        The configuration object (None when the model has none), its values as JSON, and the values
+        of the fields that the paper leaves open (marked ``assumed`` in the model's config).
+    """
+    if not spec.config:
+        if settings:
+            raise UsageError(f"Model '{spec.name}' has no configuration to --set.")
+        return None, {}, {}
+    cls = load_reference(spec.config, plugin)
+    if not (isinstance(cls, type) and issubclass(cls, BaseModel)):
+        raise PluginError(f"'{spec.config}' of model '{spec.name}' is not a pydantic model class.")
+    known = sorted(_keys(cls))
+    for key in settings:
+        if key not in known:
+            near = get_close_matches(key, known, n=1, cutoff=0.4)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise UsageError(
+                f"Model '{spec.name}' has no setting '{key}'.{hint} `medbench models show "
+                f"{spec.name}` lists them."
+            )
+    nested: dict[str, Any] = {}
+    layers = (spec.presets.get(preset, {}), variant.config if variant else {}, settings)
+    for layer in layers:
+        for key, value in layer.items():
+            place = nested
+            *path, last = key.split(".")
+            for name in path:
+                place = place.setdefault(name, {})
+            place[last] = value
+    try:
+        config = cls.model_validate(nested)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors()
+        )
+        if settings:
+            raise UsageError(f"--set does not fit model '{spec.name}': {problems}.") from error
+        raise PluginError(
+            f"Preset '{preset}' of model '{spec.name}' is not valid: {problems}."
+        ) from error
+    values = config.model_dump(mode="json")
+    return config, values, _assumed(cls, values)
+
+
+def _keys(cls: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in cls.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from _keys(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _assumed(cls: type[BaseModel], values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, field in cls.model_fields.items():
+        extra = field.json_schema_extra
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            if isinstance(values.get(name), Mapping):
+                found.update(_assumed(inner, values[name], f"{prefix}{name}."))
+        elif isinstance(extra, dict) and extra.get("assumed"):
+            found[f"{prefix}{name}"] = values[name]
+    return found

@@ -1,0 +1,1 @@
+"""Typed, validated, versioned documents: specs, task files, records."""

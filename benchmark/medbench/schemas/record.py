@@ -1,0 +1,121 @@
+"""The record of a run: one JSON document that chains data, checkpoint, predictions, metrics."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+#: Fields left out when two records are compared for sameness.
+VOLATILE = ("timing", "environment")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Estimate(_Part):
+    """A value with its 95 % patient-clustered bootstrap interval and the patients behind it."""
+
+    value: float
+    ci95: tuple[float, float]
+    n: int = Field(ge=0, description="samples scored")
+
+    @field_validator("value", "ci95")
+    @classmethod
+    def _finite(cls, value: Any) -> Any:
+        for number in value if isinstance(value, tuple) else (value,):
+            if not math.isfinite(number):
+                raise ValueError("not a finite number: an undefined metric is left out")
+        return value
+
+
+class MetricValue(Estimate):
+    """A metric of the model, with what identifies it."""
+
+    higher_is_better: bool
+    version: int
+    card_sha256: str = Field(description="hash of the metric's identity card")
+    per_label: dict[str, Estimate] | None = None
+
+
+class Plugin(_Part):
+    distribution: str
+    version: str
+
+
+class Parameters(_Part):
+    total: int
+    trainable: int
+
+
+class ModelPart(_Part):
+    name: str
+    variant: str | None
+    preset: str
+    config: dict[str, Any]
+    assumed: dict[str, Any] = Field(
+        default_factory=dict, description="values that the paper leaves open and we chose"
+    )
+    plugin: Plugin
+    parameters: Parameters
+    weights_sha256: str | None
+    pretraining_data: list[dict[str, Any]]
+
+
+class TaskPart(_Part):
+    name: str
+    version: int
+    type: str
+    sha256: str
+
+
+class DataPart(_Part):
+    dataset: str
+    track: Literal["real", "phantom"]
+    manifest_sha256: str
+    renderer: str | None = Field(None, description="renderer version of a phantom")
+    samples: dict[str, int]
+    patients: dict[str, int]
+
+
+class Counts(_Part):
+    expected: int
+    scored: int
+    failed: int
+
+
+class Record(BaseModel):
+    """``record.json``, schema ``medbench.record/1``."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    format: Literal["medbench.record/1"] = Field("medbench.record/1", alias="schema")
+    status: Literal["complete", "partial", "failed"]
+    run_id: str
+    model: ModelPart
+    task: TaskPart
+    data: DataPart
+    protocol: Literal["clean", "paper-compat"]
+    adaptation: Literal["zero-shot", "linear-probe", "fine-tune"] | None
+    fraction: float
+    seed: int
+    precision: Literal["fp32", "bf16"]
+    metrics: dict[str, MetricValue]
+    baselines: dict[str, dict[str, Estimate]]
+    counts: Counts
+    timing: dict[str, Any]
+    environment: dict[str, Any]
+    hashes: dict[str, str | None]
+    flags: list[str]
+    notes: list[str]
+
+    def same(self) -> dict[str, Any]:
+        """The content that decides whether two records are the same."""
+        return self.model_dump(mode="json", by_alias=True, exclude=set(VOLATILE))
+
+    @property
+    def model_id(self) -> str:
+        """``name`` or ``name@variant``."""
+        return f"{self.model.name}@{self.model.variant}" if self.model.variant else self.model.name

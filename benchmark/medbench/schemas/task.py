@@ -1,0 +1,179 @@
+"""Task files: TOML, validated; a mistake is named with its file and line."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from medbench.errors import UsageError
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Label(_Strict):
+    """A class or finding: ``name`` in files and tables, ``text`` as a radiologist would say it."""
+
+    name: Name
+    text: str
+
+
+class Split(_Strict):
+    """How samples are divided, derived by code from a named rule."""
+
+    rule: Literal["patient-kfold"] = Field(
+        description="patient-kfold: stratified folds by patient; every sample is scored once, "
+        "by a predictor that saw none of its patient's samples"
+    )
+    folds: int = Field(ge=2, le=20)
+    seed: int = Field(ge=0, description="of the division itself, the same for every model seed")
+    source: str = Field(description="where the rule comes from")
+
+
+class Reference(_Strict):
+    """A published value on the real data. Never set beside a phantom value."""
+
+    model: str
+    metric: str
+    value: float | None = Field(None, description="left out where it is not known")
+    unit: Literal["fraction", "percent"] = "fraction"
+    source: str
+    source_checked: bool = False
+    note: str = ""
+
+
+class TaskSpec(_Strict):
+    """One task: what is asked of which data, how it is divided and scored."""
+
+    format: Literal["medbench.task/1"] = Field(alias="schema")
+    name: Name
+    title: str
+    version: int = Field(ge=1, description="raised when a result under it changes")
+    type: Literal[
+        "report-generation", "classification", "segmentation", "retrieval", "image-generation"
+    ]
+    dataset: Name
+    unit: Literal["image", "volume", "pair"]
+    description: str
+    modality: str = Field("", description="as prompts say it, such as CT")
+    region: str = Field("", description="as prompts say it, such as Lung")
+    labels: tuple[Label, ...] = ()
+    multiclass: bool = False
+    adaptations: tuple[Literal["zero-shot", "linear-probe", "fine-tune"], ...] = ()
+    metrics: tuple[str, ...] = Field(min_length=1)
+    primary: str = Field(description="the metric that ranks the leaderboard")
+    baselines: tuple[str, ...] = Field(min_length=1)
+    protocols: dict[Literal["clean", "paper-compat"], Split]
+    reference: tuple[Reference, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TaskSpec:
+        if self.primary not in self.metrics:
+            raise ValueError(f"primary metric '{self.primary}' is not among metrics")
+        if self.type == "classification":
+            if len(self.labels) < (2 if self.multiclass else 1):
+                raise ValueError("a classification task needs labels")
+            if not self.adaptations:
+                raise ValueError("a classification task needs adaptations")
+        if "clean" not in self.protocols:
+            raise ValueError("protocols must define 'clean'")
+        return self
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return tuple(label.name for label in self.labels)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the validated content: comments and layout of the file do not matter."""
+        text = self.model_dump_json(by_alias=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_task(path: Path) -> TaskSpec:
+    """Read and validate a task file. Raises UsageError naming file, line and key."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"Task file {path} cannot be read: {error}.") from error
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"Task file {path} is not valid TOML: {error}.") from error
+    try:
+        return TaskSpec.model_validate(content)
+    except ValidationError as error:
+        raise UsageError(_explain(path, text, error)) from error
+
+
+def _explain(path: Path, text: str, error: ValidationError) -> str:
+    """One sentence per mistake: file, line, key, what is wrong."""
+    parts = []
+    for problem in error.errors():
+        location = list(problem["loc"])
+        line = line_of(text, location)
+        where = f"{path}, line {line}" if line else f"{path}"
+        key = ".".join(str(p) for p in location) or "file"
+        if problem["type"] == "extra_forbidden":
+            near = get_close_matches(str(location[-1]), _known_keys(location), n=1, cutoff=0.5)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            parts.append(f"{where}: unknown key '{key}'.{hint}")
+        else:
+            parts.append(f"{where}: '{key}': {problem['msg']}.")
+    return "Task file is not valid: " + " ".join(parts)
+
+
+def _known_keys(location: list[Any]) -> list[str]:
+    owners: dict[str, type[BaseModel]] = {
+        "labels": Label,
+        "protocols": Split,
+        "reference": Reference,
+    }
+    owner = owners.get(str(location[0]), TaskSpec) if len(location) > 1 else TaskSpec
+    return [field.alias or name for name, field in owner.model_fields.items()]
+
+
+def line_of(text: str, location: list[Any]) -> int | None:
+    """The 1-based line of a key in TOML text, or of the nearest enclosing table.
+
+    tomllib keeps no positions, so this walks the lines: headers ``[a.b]`` and ``[[a]]`` open a
+    table, and a key belongs to the table it stands in.
+    """
+    table: list[Any] = []
+    counts: dict[str, int] = {}
+    best: tuple[int, int] | None = None
+    for number, line in enumerate(text.splitlines(), start=1):
+        header = re.match(r"\s*(\[\[?)\s*([^\]]+?)\s*\]\]?\s*(#.*)?$", line)
+        if header:
+            names = _dotted(header[2])
+            if header[1] == "[[":
+                key = ".".join(names)
+                counts[key] = counts.get(key, -1) + 1
+                table = [*names, counts[key]]
+            else:
+                table = list(names)
+            found = table
+        else:
+            pair = re.match(r"\s*((?:[\w-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*[\w\"'-]+)*)\s*=", line)
+            if not pair:
+                continue
+            found = [*table, *_dotted(pair[1])]
+        depth = 0
+        while depth < min(len(found), len(location)) and found[depth] == location[depth]:
+            depth += 1
+        if depth == len(found) and depth > (best[0] if best else 0):
+            best = (depth, number)
+    return best[1] if best else None
+
+
+def _dotted(key: str) -> list[str]:
+    return [part.strip().strip("\"'") for part in key.split(".")]
