@@ -1,4 +1,4 @@
-"""What a model's ``fit`` is given: device, seed, precision, progress, and a way to survive a kill."""
+"""What a model's ``fit`` is given: device, seed, precision, progress, survival of a kill."""
 
 from __future__ import annotations
 
@@ -36,14 +36,16 @@ class StageRun:
         seed: int,
         folder: Path,
         advance: Callable[[int, int, str], None],
-        warn: Callable[[str], None],
+        say: Callable[[str], None],
+        notes: list[str],
     ) -> None:
         self.device = device
         self.seed = seed
         self.folder = folder
         self._precision = precision
         self._advance = advance
-        self._warn = warn
+        self._say = say
+        self._notes = notes
         self._epoch = 0
         self._epochs = 1
 
@@ -83,7 +85,7 @@ class StageRun:
                 f"{path} cannot be resumed from ({error}); remove it or use --fresh"
             ) from error
         epoch = int(saved["epoch"])
-        self._warn(f"resumed after epoch {epoch}")
+        self._say(f"  going on after epoch {epoch}")
         return epoch
 
     def advance(self, done: int, total: int, **figures: float) -> None:
@@ -93,4 +95,5 @@ class StageRun:
 
     def warn(self, message: str) -> None:
         """A line for the user, and a note in the record."""
-        self._warn(message)
+        self._say(f"  {message}")
+        self._notes.append(message)

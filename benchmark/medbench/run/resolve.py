@@ -95,9 +95,7 @@ def resolve(request: Request, registry: Registry) -> Plan:
     return Plan(tuple(cells), tuple(skipped), output)
 
 
-def find_data(
-    spec: DatasetSpec, given: str | None, registry: Registry | None = None
-) -> DataSource:
+def find_data(spec: DatasetSpec, given: str | None, registry: Registry | None = None) -> DataSource:
     """Where a dataset comes from: an option's path, the configuration file, or its phantom."""
     if given is None:
         configured = _configured().get(spec.name)
@@ -140,7 +138,7 @@ def _configured() -> Mapping[str, str]:
         raise UsageError(f"Configuration file {path} cannot be read: {error}.") from error
     data = content.get("data", {})
     if not isinstance(data, dict) or not all(isinstance(v, str) for v in data.values()):
-        raise UsageError(f"Configuration file {path}: [data] holds DATASET = \"PATH\" lines.")
+        raise UsageError(f'Configuration file {path}: [data] holds DATASET = "PATH" lines.')
     return data
 
 
@@ -268,9 +266,7 @@ def _preset(asked: str, spec: ModelSpec, source: DataSource, device: str) -> str
     return asked
 
 
-def _adaptation(
-    asked: str | None, spec: ModelSpec, variant: Variant | None, task: TaskSpec
-) -> Any:
+def _adaptation(asked: str | None, spec: ModelSpec, variant: Variant | None, task: TaskSpec) -> Any:
     if asked is not None and asked not in ADAPTATIONS:
         raise unknown_name("adaptation", asked, ADAPTATIONS)
     if task.type != "classification":

@@ -85,6 +85,26 @@ def configure(
     return config, values, _assumed(cls, values)
 
 
+def describe(cls: type[BaseModel], prefix: str = "") -> list[dict[str, Any]]:
+    """Every setting of a configuration class: key, default, whether assumed, source."""
+    found: list[dict[str, Any]] = []
+    for name, field in cls.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            found += describe(inner, f"{prefix}{name}.")
+            continue
+        extra = field.json_schema_extra
+        found.append(
+            {
+                "key": f"{prefix}{name}",
+                "default": None if field.is_required() else field.get_default(),
+                "assumed": bool(isinstance(extra, dict) and extra.get("assumed")),
+                "source": field.description or "",
+            }
+        )
+    return found
+
+
 def _keys(cls: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in cls.model_fields.items():
         inner = field.annotation

@@ -20,7 +20,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from medbench.errors import StorageError, UsageError
+from medbench.errors import MedbenchError, StorageError, UsageError
 
 #: What a write raises when there is no room: full disk, quota, file size limit.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -79,18 +79,35 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_ROOM:
-            raise StorageError(
-                f"No room left while writing {path} ({error.strerror}). What was finished before "
-                "is kept; free some space, or set MEDBENCH_HOME or --output to another disk, and "
-                "run the same command again."
-            ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise UsageError(
-                f"{path} cannot be written ({error.strerror}). Choose another folder with "
-                "--output or MEDBENCH_HOME."
-            ) from error
-        raise
+        explained = explain_os_error(error, path)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+def explain_os_error(error: BaseException, path: Path | None = None) -> MedbenchError | None:
+    """The user's error for a failed write: no room (exit 1) or not allowed (exit 2); else None.
+
+    Libraries wrap the system's error in their own, so causes are followed.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        return None
+    where = path or cause.filename or "a file"
+    if cause.errno in _NO_ROOM:
+        return StorageError(
+            f"No room left while writing {where} ({cause.strerror}). What was finished before is "
+            "kept; free some space, or set MEDBENCH_HOME or --output to another disk, and run the "
+            "same command again."
+        )
+    if cause.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return UsageError(
+            f"{where} cannot be used ({cause.strerror}). Choose another folder with --output or "
+            "MEDBENCH_HOME, or mend its permissions."
+        )
+    return None
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -1,0 +1,72 @@
+# The daily life of the project. `make demo` and `make test` need Python 3.11 and make, nothing else.
+
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+# What the environment was installed from: it is made again when one of these changes.
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint format docs leaderboards tables check performance test-slow test-gpu clean
+
+## Install, run RadCLIP on covid-ct, print the leaderboard.
+demo: $(STAMP)
+	$(BIN)/medbench run --model radclip --task covid-ct
+	$(BIN)/medbench leaderboard build --local --output build/leaderboards --print
+
+## Install and run the tests.
+test: $(STAMP)
+	$(BIN)/ruff check benchmark plugins tasks tests
+	$(BIN)/ruff format --check benchmark plugins tasks tests
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $(STAMP)
+
+## Rewrite what is generated: schemas, the command reference, the picture of the phantoms.
+docs: $(STAMP)
+	$(BIN)/python -m medbench.schemas.publish docs/schemas
+	$(BIN)/python -m medbench.cli.reference docs/cli.md
+	$(BIN)/medbench data gallery --output docs/phantoms.png
+
+lint: $(STAMP)
+	$(BIN)/ruff check benchmark plugins tasks tests
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix benchmark plugins tasks tests
+	$(BIN)/ruff format benchmark plugins tasks tests
+
+# The committed tables: every model and variant at tiny, three seeds, from a clean checkout.
+VARIANTS := radclip radclip@mean-pooling radclip@max-pooling radclip@mean-head radclip@clip radclip@no-base
+
+## Run everything that the committed tables hold, and write them.
+leaderboards: $(STAMP)
+	$(BIN)/medbench run $(addprefix -m ,$(VARIANTS)) -t covid-ct --preset tiny \
+		--device cpu --seed 0 --seed 1 --seed 2 --output build/leaderboard-runs
+	$(BIN)/medbench run -m radclip -m radclip@mean-head -m radclip@mean-pooling -m radclip@clip -t covid-ct --preset tiny \
+		--device cpu --adaptation zero-shot --seed 0 --seed 1 --seed 2 --output build/leaderboard-runs
+	$(BIN)/medbench leaderboard build --runs build/leaderboard-runs --publish
+
+## Check that the committed tables follow from the committed records.
+check: $(STAMP)
+	$(BIN)/medbench leaderboard check
+
+## Write the committed tables anew from the committed records.
+tables: $(STAMP)
+	$(BIN)/medbench leaderboard build
+
+## Timings, as ratios in one run.
+performance: $(STAMP)
+	$(BIN)/python -m pytest -m performance -s
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+test-gpu: $(STAMP)
+	$(BIN)/python -m pytest -m gpu
+
+clean:
+	rm -rf $(VENV) build dist

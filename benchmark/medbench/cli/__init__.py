@@ -1,0 +1,117 @@
+"""The command line: one small module per verb, nothing heavy imported before it is needed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from medbench import __version__
+from medbench.cli import catalogue, data, doctor, leaderboard, plugins
+from medbench.cli import run as run_verb
+from medbench.errors import MedbenchError
+
+#: What a bad command line raises. Newer versions of typer carry a click of their own, whose classes
+#: are reachable on every version only as the ancestors of the public ``typer.BadParameter``.
+_BadUsage = typer.BadParameter.__mro__[2]
+
+#: Flags of the whole program, accepted anywhere on the line.
+_EVERYWHERE = {"--no-plugins": "MEDBENCH_NO_PLUGINS", "--debug": "MEDBENCH_DEBUG"}
+
+app = typer.Typer(
+    name="medbench",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Benchmark radiology vision-language models.\n\n"
+    "Start with: [bold]medbench run --model radclip --task covid-ct[/bold]",
+    epilog="Every option is also an environment variable MEDBENCH_<OPTION>. Exit codes: 0 done; "
+    "1 a cell failed; 2 bad usage; 3 data or weights missing or invalid; 4 plugin broken; "
+    "5 verification failed.",
+)
+app.command("run", help=run_verb.HELP, epilog=run_verb.EXAMPLES)(run_verb.run)
+app.add_typer(catalogue.models, name="models")
+app.add_typer(catalogue.tasks, name="tasks")
+app.add_typer(catalogue.datasets, name="datasets")
+app.add_typer(catalogue.metrics, name="metrics")
+app.add_typer(plugins.app, name="plugins")
+app.add_typer(data.app, name="data")
+app.add_typer(leaderboard.app, name="leaderboard")
+app.command("doctor", help=doctor.HELP, epilog=doctor.EXAMPLES)(doctor.doctor)
+
+
+@app.callback(invoke_without_command=True)
+def _program(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    no_plugins: Annotated[
+        bool,
+        typer.Option(
+            "--no-plugins",
+            envvar="MEDBENCH_NO_PLUGINS",
+            help="Leave out third-party plugins. Works behind any verb too.",
+        ),
+    ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option(
+            "--debug",
+            envvar="MEDBENCH_DEBUG",
+            help="Show the traceback of an error. Works behind any verb too.",
+        ),
+    ] = False,
+) -> None:
+    if version:
+        print(f"medbench {__version__}")
+        raise typer.Exit
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the ``medbench`` program: run, and turn errors into exit codes."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    for flag, variable in _EVERYWHERE.items():
+        if flag in given:
+            given.remove(flag)
+            os.environ[variable] = "1"
+    debug = os.environ.get("MEDBENCH_DEBUG", "") not in ("", "0", "false")
+    try:
+        code = app(args=given, prog_name="medbench", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except MedbenchError as error:
+        _end(str(error), error.exit_code, debug)
+    except _BadUsage as error:
+        message = error.format_message()  # type: ignore[attr-defined]
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(message, file=sys.stderr)
+            sys.exit(2)
+        _end(message, 2, debug)
+    except (KeyboardInterrupt, typer.Abort):
+        _end("Interrupted. Finished stages are kept; the same command goes on from there.", 130)
+    except BrokenPipeError:
+        # the reader of our output has gone, as in `medbench models list | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        from medbench.run.stores import explain_os_error
+
+        explained = explain_os_error(error)
+        if explained is not None:
+            _end(str(explained), explained.exit_code, debug)
+        _end(
+            f"medbench met an error it did not expect: {type(error).__name__}: {error}. Run it "
+            "again with --debug for the traceback, and please report it.",
+            1,
+            debug,
+        )
+
+
+def _end(message: str, code: int, debug: bool = False) -> None:
+    if debug and sys.exc_info()[0] is not None:
+        import traceback
+
+        traceback.print_exc()
+    print(f"medbench: {message}", file=sys.stderr)
+    sys.exit(code)

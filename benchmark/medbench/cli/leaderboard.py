@@ -1,0 +1,123 @@
+"""``medbench leaderboard build|check``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medbench.cli.registry import registry
+
+if TYPE_CHECKING:
+    from medbench.schemas.task import TaskSpec
+
+app = typer.Typer(no_args_is_help=True, help="Leaderboards: tables made from records alone.")
+
+
+@app.command(
+    "build",
+    epilog="Examples:\n\nmedbench leaderboard build\n\n"
+    "medbench leaderboard build --local --output my-tables --print",
+)
+def build(
+    root: Annotated[
+        Path,
+        typer.Option(
+            envvar="MEDBENCH_LEADERBOARDS",
+            metavar="DIR",
+            help="Folder with records/ in it.",
+        ),
+    ] = Path("leaderboards"),
+    local: Annotated[
+        bool,
+        typer.Option(
+            "--local", envvar="MEDBENCH_LOCAL", help="Take the runs under MEDBENCH_HOME too."
+        ),
+    ] = False,
+    runs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            envvar="MEDBENCH_RUNS", metavar="DIR", help="Take the runs in this folder too; repeat."
+        ),
+    ] = None,
+    publish: Annotated[
+        bool,
+        typer.Option(
+            "--publish",
+            envvar="MEDBENCH_PUBLISH",
+            help="Copy the runs taken into records/, sample ids replaced by keys.",
+        ),
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="MEDBENCH_OUTPUT",
+            metavar="DIR",
+            help="Where the tables go. Default: beside records/.",
+        ),
+    ] = None,
+    show: Annotated[
+        bool, typer.Option("--print", envvar="MEDBENCH_PRINT", help="Print the tables too.")
+    ] = False,
+) -> None:
+    """Write a Markdown and a CSV table per task, and an index."""
+    from medbench.errors import DataError, UsageError
+    from medbench.leaderboard import build as tables
+    from medbench.run.stores import home, writing
+
+    folders = [*(runs or []), *([home() / "runs"] if local else [])]
+    for folder in runs or []:
+        if not folder.is_dir():
+            raise UsageError(f"--runs {folder} is not a folder.")
+    taken = [path for folder in folders for path in sorted(folder.glob("*/record.json"))]
+    with writing(output or root):
+        if publish:
+            for path in taken:
+                tables.publish(path.parent, root)
+            taken = []
+        records = [*sorted((root / "records").rglob("record.json")), *taken]
+        if not records:
+            raise DataError(
+                f"There are no records in {root / 'records'}"
+                + "".join(f" or {folder}" for folder in folders)
+                + ". Run a model first: medbench run --model radclip --task covid-ct."
+            )
+        written = tables.build(records, output or root, load_tasks())
+    for path in written:
+        if show and path.suffix == ".md" and path.name != "README.md":
+            print(path.read_text(encoding="utf-8"))
+        elif not show:
+            print(path)
+
+
+@app.command("check", epilog="Example: medbench leaderboard check")
+def check(
+    root: Annotated[
+        Path,
+        typer.Option(
+            envvar="MEDBENCH_LEADERBOARDS", metavar="DIR", help="Folder with records/ and tables."
+        ),
+    ] = Path("leaderboards"),
+) -> None:
+    """Check that every table follows from its records, and every record from its predictions."""
+    from medbench.errors import DataError, VerificationError
+    from medbench.leaderboard import build as tables
+
+    if not (root / "records").is_dir():
+        raise DataError(f"{root / 'records'} does not exist. Name the folder with --root.")
+    problems = tables.check(root, load_tasks())
+    if problems:
+        raise VerificationError(
+            f"{len(problems)} things do not agree in {root}: " + " ".join(problems)
+        )
+    count = len(list((root / "records").rglob("record.json")))
+    print(f"{root}: {count} records and their tables agree.")
+
+
+def load_tasks() -> dict[str, TaskSpec]:
+    """Every task, by name."""
+    from medbench.schemas.task import load_task
+
+    found = registry()
+    return {name: load_task(found.task_file(name)) for name in found.names("tasks")}

@@ -1,0 +1,257 @@
+"""Fit: train what is missing, one checkpoint per stage, and give the model with all of them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medbench.data.dataset import OpenDataset
+from medbench.errors import CellError, MedbenchError, PluginError
+from medbench.models.capabilities import Stage, State
+from medbench.plugins import load_reference
+from medbench.run.load import phantom_key
+from medbench.run.reporter import Reporter
+from medbench.run.request import RunSpec
+from medbench.run.stores import Store, code_sha256, digest
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclass
+class Fitted:
+    """A model ready to predict, and where it comes from.
+
+    Attributes:
+        model: the plugin's object, on its device.
+        keys: stage name (or "weights") to the hash of everything that determines it.
+        weights_sha256: of the file given with ``--weights``; None without.
+        pretraining: one entry per corpus that was trained on.
+        notes: what the user was told.
+    """
+
+    model: Any
+    keys: dict[str, str]
+    weights_sha256: str | None
+    pretraining: list[dict[str, Any]]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def checkpoint(self) -> str:
+        """One hash for all stages: the model's identity."""
+        return digest(self.keys)
+
+
+def fit(
+    cell: RunSpec, corpora: Mapping[str, OpenDataset], store: Store, reporter: Reporter
+) -> Fitted:
+    """Train the missing stages of a model and load them all."""
+    import torch
+
+    device = torch.device(cell.device)
+    model = construct(cell)
+    weights, weights_sha256 = _given_weights(cell)
+    fitted = Fitted(model, {}, weights_sha256, [])
+    with guarded(cell, "loading"):
+        if weights is not None:
+            model.load("weights", weights)
+            fitted.keys["weights"] = str(weights_sha256)
+    for stage in stages_of(cell, model, weights):
+        _refuse_unknown(stage, corpora, fitted)
+        key = stage_key(cell, stage, corpora, fitted.keys)
+        state, notes = _checkpoint(cell, stage, key, corpora, fitted, weights, store, reporter)
+        with guarded(cell, f"loading stage '{stage.name}'"):
+            model.load(stage.name, state)
+        fitted.keys[stage.name] = digest(key)
+        fitted.notes += notes
+        corpus = corpora[stage.corpus]
+        fitted.pretraining.append(
+            {
+                "stage": stage.name,
+                "dataset": stage.corpus,
+                "track": corpus.track,
+                "manifest_sha256": corpus.manifest.sha256,
+            }
+        )
+    with guarded(cell, "moving to its device"):
+        for module in modules_of(model):
+            module.to(device)
+            module.eval()
+    return fitted
+
+
+def construct(cell: RunSpec, stage: Stage | None = None) -> Any:
+    """A new object of the model's class, or of the class that owns a stage, freshly seeded."""
+    from medbench.run.fitting import seed_everything
+
+    owned = stage is not None and stage.cls
+    cls = load_reference(stage.cls if stage is not None and owned else cell.model.cls)
+    if not owned:
+        missing = [c for c in cell.model.capabilities if not callable(getattr(cls, c, None))]
+        if missing:
+            raise PluginError(
+                f"Model '{cell.model.name}' declares {', '.join(missing)}, which its class "
+                f"{cell.model.cls} does not have."
+            )
+    seed_everything(cell.seed)
+    with guarded(cell, "construction"):
+        if stage is not None and owned:
+            return cls(dict(stage.config))
+        return cls(cell.config) if cell.model.config else cls()
+
+
+def stages_of(cell: RunSpec, model: Any, weights: State | None) -> Sequence[Stage]:
+    """The stages the model still needs; none when it does not train."""
+    if not hasattr(model, "stages"):
+        return ()
+    with guarded(cell, "planning its stages"):
+        stages = model.stages(weights)
+    if not all(isinstance(stage, Stage) for stage in stages):
+        raise PluginError(f"stages() of model '{cell.model.name}' did not return medbench.Stage's.")
+    return list(stages)
+
+
+def stage_key(
+    cell: RunSpec, stage: Stage, corpora: Mapping[str, OpenDataset], keys: Mapping[str, str]
+) -> dict[str, Any]:
+    """Everything that determines a stage's checkpoint."""
+    owner = stage.cls or cell.model.cls
+    package = owner.partition(":")[0].partition(".")[0]
+    shared = {p: code_sha256(p) for p in ("medbench.models", "medbench.data", "medbench.run")}
+    code = shared if package == "medbench" else {**shared, package: code_sha256(package)}
+    plugin = (
+        {} if stage.cls else {"distribution": cell.distribution, "version": cell.plugin_version}
+    )
+    needs = {name: keys[name] for name in ("weights", *stage.needs) if name in keys}
+    return {
+        "class": owner,
+        "stage": stage.name,
+        "config": dict(stage.config),
+        "needs": needs if not stage.cls else {n: keys[n] for n in stage.needs},
+        "corpus": corpora[stage.corpus].manifest.sha256,
+        "corpus_files": _corpus_state(cell, stage.corpus, corpora[stage.corpus]),
+        "seed": cell.seed,
+        "precision": cell.precision,
+        "device": cell.device.partition(":")[0],
+        "plugin": plugin,
+        "code": code,
+    }
+
+
+def _corpus_state(cell: RunSpec, name: str, corpus: OpenDataset) -> str:
+    """Pixels of the corpus: a rendered phantom by what renders it, files by their state."""
+    if cell.corpora[name].root is None:
+        return digest(phantom_key(corpus.spec, cell.preset))
+    return corpus.fingerprint
+
+
+def _checkpoint(
+    cell: RunSpec,
+    stage: Stage,
+    key: dict[str, Any],
+    corpora: Mapping[str, OpenDataset],
+    fitted: Fitted,
+    weights: State | None,
+    store: Store,
+    reporter: Reporter,
+) -> tuple[State, list[str]]:
+    import json
+
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from medbench.run.fitting import StageRun
+
+    def build(payload: Path, scratch: Path) -> None:
+        model = construct(cell, stage)
+        notes: list[str] = []
+        title = stage.title or f"train {stage.name}"
+        with reporter.stage(title, f"fit-{stage.name}") as advance:
+            run = StageRun(
+                device=torch.device(cell.device),
+                precision=cell.precision,
+                seed=cell.seed,
+                folder=scratch,
+                advance=advance,
+                say=reporter.say,
+                notes=notes,
+            )
+            with guarded(cell, f"training stage '{stage.name}'"):
+                if weights is not None and not stage.cls:
+                    model.load("weights", weights)
+                for need in stage.needs:
+                    path = store.root / "checkpoints" / fitted.keys[need][:24]
+                    model.load(need, load_file(path / "payload" / WEIGHTS))
+                for module in modules_of(model):
+                    module.to(run.device)
+                model.fit(stage, corpora[stage.corpus].corpus(), run)
+                state = {
+                    name: tensor.detach().to("cpu").contiguous()
+                    for name, tensor in model.state(stage.name).items()
+                }
+        bad = [n for n, t in state.items() if t.is_floating_point() and not t.isfinite().all()]
+        if bad:
+            raise CellError(
+                f"{cell.title}: stage '{stage.name}' ended with NaN or infinite weights in "
+                f"{', '.join(bad[:3])}. A smaller learning rate may help (--set)."
+            )
+        save_file(state, payload / WEIGHTS)
+        (payload / "notes.json").write_text(json.dumps(notes), encoding="utf-8")
+
+    folder, _ = store.get("checkpoints", key, build)
+    notes = json.loads((folder / "notes.json").read_text(encoding="utf-8"))
+    return load_file(folder / WEIGHTS), notes
+
+
+def _given_weights(cell: RunSpec) -> tuple[State | None, str | None]:
+    if cell.weights is None:
+        return None, None
+    from medbench.models import weights
+
+    return weights.read_weights(cell.weights), weights.sha256(cell.weights)
+
+
+def _refuse_unknown(stage: Stage, corpora: Mapping[str, OpenDataset], fitted: Fitted) -> None:
+    if stage.corpus not in corpora:
+        raise PluginError(
+            f"Stage '{stage.name}' trains on '{stage.corpus}', which the model's spec does not name "
+            "under pretraining."
+        )
+    missing = [name for name in stage.needs if name not in fitted.keys]
+    if missing:
+        raise PluginError(f"Stage '{stage.name}' needs {', '.join(missing)}, which did not run.")
+
+
+def modules_of(model: Any) -> list[Any]:
+    """The torch modules of a model: itself, or those it holds."""
+    import torch
+
+    if isinstance(model, torch.nn.Module):
+        return [model]
+    return [m for m in vars(model).values() if isinstance(m, torch.nn.Module)]
+
+
+class guarded:  # noqa: N801 - reads as a statement: with guarded(...)
+    """Turn whatever a plugin raises into a CellError (exit 1) that names the cell and the place."""
+
+    def __init__(self, cell: RunSpec, doing: str) -> None:
+        self.cell, self.doing = cell, doing
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        if error is None or isinstance(error, MedbenchError) or not isinstance(error, Exception):
+            return False
+        from medbench.run.stores import explain_os_error
+
+        explained = explain_os_error(error)
+        if explained is not None:
+            raise explained from error
+        place = inspect.getinnerframes(trace)[-1] if trace else None
+        where = f" ({Path(place.filename).name}, line {place.lineno})" if place else ""
+        raise CellError(
+            f"{self.cell.title}: the model raised {type(error).__name__} in {self.doing}{where}: "
+            f"{error}. Finished stages are kept; --debug shows the traceback."
+        ) from error

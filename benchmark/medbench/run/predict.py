@@ -1,0 +1,254 @@
+"""Predict: features once per image, then predictions per sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from medbench.errors import PluginError
+from medbench.evaluation.predictions import ClassPredictions
+from medbench.run.fit import Fitted, guarded
+from medbench.run.load import Loaded, images_key
+from medbench.run.reporter import Advance, Reporter
+from medbench.run.request import RunSpec
+from medbench.run.stores import Store, code_sha256
+
+if TYPE_CHECKING:
+    import torch
+
+    from medbench.data.decoded import Decoded
+
+Features = npt.NDArray[np.float32]
+
+
+def predict(
+    cell: RunSpec,
+    loaded: Loaded,
+    fitted: Fitted,
+    images: Decoded,
+    store: Store,
+    reporter: Reporter,
+) -> ClassPredictions:
+    """Per-sample class scores of a classification cell."""
+    features = Embedder(cell, loaded, fitted, images, store, reporter).features()
+    multiclass = cell.task.multiclass
+    if cell.adaptation == "zero-shot":
+        from medbench.evaluation.zero_shot import zero_shot
+
+        scores = zero_shot(
+            features, prompt_features(cell, fitted), multiclass, float(fitted.model.temperature)
+        )
+    else:
+        from medbench.evaluation.linear_probe import linear_probe
+
+        with reporter.stage("linear probe", "probe"):
+            scores = linear_probe(
+                features, loaded.y, loaded.folds, loaded.patients, multiclass, cell.seed
+            ).scores
+    return ClassPredictions(
+        sample_ids=[sample.id for sample in loaded.samples],
+        patients=loaded.patients,
+        labels=cell.task.label_names,
+        y=loaded.y,
+        scores=scores,
+        multiclass=multiclass,
+    )
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """Features of a cell's samples, each forward pass done once and kept."""
+
+    cell: RunSpec
+    loaded: Loaded
+    fitted: Fitted
+    images: Decoded
+    store: Store
+    reporter: Reporter
+
+    def features(self) -> Features:
+        """One vector per sample, float32 [N, D]. Raises PluginError (exit 4) when the model gives
+        another shape or type, or NaN."""
+        if self.cell.task.unit == "image":
+            return self.embeddings()
+        if hasattr(self.fitted.model, "pool_slices"):
+            return self._pooled()
+        return self._stored("samples", self._encode_volumes)
+
+    def embeddings(self) -> Features:
+        """``encode_images`` of every chosen slice of every sample, float32 [T, D]."""
+        return self._stored("slices", self._encode_slices)
+
+    def key(self, what: str) -> dict[str, Any]:
+        """Everything that determines the features of ``what``: "slices" or "samples".
+
+        Slice embeddings depend only on the stages that the model names in ``image_stages``, so
+        that variants which pool them differently share them.
+        """
+        cell, model = self.cell, self.fitted.model
+        keys = self.fitted.keys
+        if what == "slices" and hasattr(model, "image_stages"):
+            wanted = ("weights", *model.image_stages)
+            keys = {name: key for name, key in keys.items() if name in wanted}
+        packages = (cell.plugin_package, "medbench.run", "medbench.models")
+        return {
+            "what": what,
+            "model": cell.model.cls,
+            "checkpoints": keys,
+            "config": {} if keys else dict(cell.config_values),
+            "seed": cell.seed,
+            "images": images_key(self.loaded, int(model.image_size)),
+            "slices": int(getattr(model, "max_slices", 0)),
+            "precision": cell.precision,
+            "device": cell.device.partition(":")[0],
+            "batch": cell.batch_size,
+            "code": {package: code_sha256(package) for package in packages},
+        }
+
+    def _stored(self, what: str, encode_all: Callable[[Advance], Features]) -> Features:
+        from safetensors.numpy import load_file, save_file
+
+        def build(payload: Path, _: Path) -> None:
+            title = f"embed {self.loaded.dataset.spec.name}"
+            with self.reporter.stage(title, "embed") as advance:
+                features = encode_all(advance)
+            save_file({"features": features}, payload / "features.safetensors")
+
+        folder, _ = self.store.get("features", self.key(what), build)
+        features: Features = load_file(folder / "features.safetensors")["features"]
+        return features
+
+    def _encode_slices(self, advance: Advance) -> Features:
+        total = sum(len(chosen) for chosen in self._choice)
+        parts: list[Features] = []
+        done = 0
+        for batch in self._batches():
+            parts.append(encode(self.cell, self.fitted.model, "encode_images", batch))
+            done += len(batch)
+            advance(done, total)
+        return np.concatenate(parts)
+
+    def _encode_volumes(self, advance: Advance) -> Features:
+        """A volume at a time: memory is bounded by the largest."""
+        import torch
+
+        from medbench.data.images import to_tensor
+
+        rows = []
+        for index, chosen in enumerate(self._choice):
+            slices = to_tensor(self.images[index][chosen])[None]
+            mask = torch.ones(slices.shape[:2], dtype=torch.bool)
+            rows.append(encode(self.cell, self.fitted.model, "encode_volumes", slices, mask))
+            advance(index + 1, len(self.images))
+        return np.concatenate(rows)
+
+    def _pooled(self) -> Features:
+        import torch
+
+        embeddings = torch.from_numpy(self.embeddings())
+        counts = [len(chosen) for chosen in self._choice]
+        volumes = torch.split(embeddings, counts)
+        rows = []
+        for first in range(0, len(volumes), 32):
+            group = volumes[first : first + 32]
+            slices = torch.nn.utils.rnn.pad_sequence(list(group), batch_first=True)
+            lengths = torch.tensor([len(volume) for volume in group])
+            mask = torch.arange(slices.shape[1]) < lengths[:, None]
+            rows.append(encode(self.cell, self.fitted.model, "pool_slices", slices, mask))
+        return np.concatenate(rows)
+
+    @cached_property
+    def _choice(self) -> list[npt.NDArray[np.int64]]:
+        most = int(getattr(self.fitted.model, "max_slices", 0))
+        return [uniform_slices(count, most) for count in self.images.slices]
+
+    def _batches(self) -> Iterator[torch.Tensor]:
+        """Float batches [B, 3, H, W] over all chosen slices, filled across volumes."""
+        import torch
+
+        from medbench.data.images import to_tensor
+
+        size = self.cell.batch_size
+        waiting: list[torch.Tensor] = []
+        held = 0
+        for index, chosen in enumerate(self._choice):
+            pixels = self.images[index]
+            waiting.append(to_tensor(pixels if len(chosen) == len(pixels) else pixels[chosen]))
+            held += len(chosen)
+            while held >= size:
+                block = torch.cat(waiting) if len(waiting) > 1 else waiting[0]
+                yield block[:size]
+                waiting, held = [block[size:]], held - size
+        if held:
+            yield torch.cat(waiting)
+
+
+def uniform_slices(count: int, most: int) -> npt.NDArray[np.int64]:
+    """Indices of the slices that are embedded: all, or ``most`` of them spread uniformly.
+
+    >>> uniform_slices(5, 3).tolist(), uniform_slices(2, 3).tolist(), uniform_slices(2, 0).tolist()
+    ([0, 2, 4], [0, 1], [0, 1])
+    """
+    if most == 0 or count <= most:
+        return np.arange(count)
+    return np.linspace(0, count - 1, most).round().astype(np.int64)
+
+
+def encode(cell: RunSpec, model: Any, method: str, *inputs: torch.Tensor) -> Features:
+    """Call a capability on one batch, and hold the answer against the contract."""
+    import torch
+
+    moved = [tensor.to(cell.device, non_blocking=True) for tensor in inputs]
+    autocast = torch.autocast(
+        cell.device.partition(":")[0], torch.bfloat16, enabled=cell.precision == "bf16"
+    )
+    with guarded(cell, method), torch.inference_mode(), autocast:
+        answer = getattr(model, method)(*moved)
+    return check_features(cell, method, answer, len(inputs[0]))
+
+
+def check_features(cell: RunSpec, method: str, answer: Any, expected: int) -> Features:
+    """Raises PluginError (exit 4) unless ``answer`` is a finite float tensor [expected, D]."""
+    import torch
+
+    def refuse(what: str) -> PluginError:
+        return PluginError(
+            f"{cell.title}: {method} of model '{cell.model.name}' breaks its contract: {what}."
+        )
+
+    if not isinstance(answer, torch.Tensor):
+        raise refuse(f"it returned {type(answer).__name__}, not a tensor")
+    if not answer.is_floating_point():
+        raise refuse(f"it returned {answer.dtype}, not floating point")
+    if answer.ndim != 2 or len(answer) != expected:
+        raise refuse(f"it returned shape {tuple(answer.shape)} for {expected} inputs, not [B, D]")
+    features: Features = answer.float().cpu().numpy()
+    if not np.isfinite(features).all():
+        count = int((~np.isfinite(features)).any(axis=1).sum())
+        raise refuse(f"{count} of {expected} rows hold NaN or infinity")
+    return features
+
+
+def prompt_features(cell: RunSpec, fitted: Fitted) -> list[Features]:
+    """Text features of the model's prompts: per label float32 [P, D]."""
+    import torch
+
+    with guarded(cell, "class_prompts"):
+        prompts = [list(texts) for texts in fitted.model.class_prompts(cell.task)]
+    if len(prompts) != len(cell.task.labels) or not all(prompts):
+        raise PluginError(
+            f"{cell.title}: class_prompts of model '{cell.model.name}' breaks its contract: "
+            f"{len(prompts)} groups for {len(cell.task.labels)} labels, or an empty group."
+        )
+    with guarded(cell, "encode_texts"), torch.inference_mode():
+        answers = [fitted.model.encode_texts(texts) for texts in prompts]
+    return [
+        check_features(cell, "encode_texts", answer, len(texts))
+        for answer, texts in zip(answers, prompts, strict=True)
+    ]

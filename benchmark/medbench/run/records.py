@@ -1,0 +1,279 @@
+"""The record of a cell: found when it is already there, written whole when it is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import medbench
+from medbench.run.load import Loaded, images_key
+from medbench.run.request import RunSpec
+from medbench.run.stores import (
+    canonical,
+    code_sha256,
+    digest,
+    file_sha256,
+    write_atomically,
+    writing,
+)
+from medbench.schemas.record import (
+    Counts,
+    DataPart,
+    Estimate,
+    ModelPart,
+    Parameters,
+    Plugin,
+    Record,
+    TaskPart,
+)
+
+if TYPE_CHECKING:
+    from medbench.evaluation.predictions import ClassPredictions
+    from medbench.evaluation.score import Scored
+    from medbench.run.fit import Fitted
+
+RECORD = "record.json"
+PREDICTIONS = "predictions.parquet"
+INPUTS = "inputs.json"  # what the record was made from on this machine; not part of it
+
+
+def identity(cell: RunSpec, loaded: Loaded) -> dict[str, Any]:
+    """What makes a cell the same cell on any machine."""
+    return {
+        "model": cell.model_id,
+        "preset": cell.preset,
+        "config": dict(cell.config_values),
+        "plugin": [cell.distribution, cell.plugin_version],
+        "weights": cell.weights is not None,
+        "task": cell.task.sha256,
+        "track": loaded.dataset.track,
+        "manifest": loaded.manifest.sha256,
+        "corpora": {name: corpus.manifest.sha256 for name, corpus in loaded.corpora.items()},
+        "protocol": cell.protocol,
+        "adaptation": cell.adaptation,
+        "fraction": cell.fraction,
+        "seed": cell.seed,
+        "precision": cell.precision,
+        "limit": cell.limit,
+    }
+
+
+def run_id(cell: RunSpec, loaded: Loaded) -> str:
+    """A readable name with the hash of the cell's identity."""
+    name = cell.model_id.replace("@", ".")
+    tail = digest(identity(cell, loaded))[:10]
+    return f"{name}_{cell.task.name}_{cell.preset}_s{cell.seed}_{tail}"
+
+
+def inputs(cell: RunSpec, loaded: Loaded) -> dict[str, Any]:
+    """What a record on this machine was made from: it stands only while none of it changes."""
+    packages = {"medbench", cell.plugin_package}
+    return {
+        "identity": identity(cell, loaded),
+        "images": images_key(loaded, 0),
+        "weights": _file_state(cell.weights),
+        "batch": cell.batch_size,
+        "device": cell.device.partition(":")[0],
+        "code": {package: code_sha256(package) for package in sorted(packages)},
+    }
+
+
+def _file_state(path: Path | None) -> list[Any] | None:
+    if path is None:
+        return None
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
+
+
+def find(folder: Path, cell: RunSpec, loaded: Loaded) -> Record | None:
+    """A complete record of just this cell, whose predictions are what was hashed; else None."""
+    try:
+        made_from = json.loads((folder / INPUTS).read_text(encoding="utf-8"))
+        record = Record.model_validate_json((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if canonical(made_from["inputs"]) != canonical(inputs(cell, loaded)):
+        return None
+    table = folder / PREDICTIONS
+    if not table.is_file() or file_sha256(table) != made_from["predictions_file"]:
+        return None
+    return record if record.status == "complete" else None
+
+
+def write(
+    folder: Path,
+    cell: RunSpec,
+    loaded: Loaded,
+    fitted: Fitted,
+    predictions: ClassPredictions,
+    scored: Scored,
+    baselines: dict[str, dict[str, Estimate]],
+    timing: dict[str, float],
+) -> Record:
+    """Write predictions, then the record. A kill between them leaves no record."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RECORD).unlink(missing_ok=True)
+        table = folder / PREDICTIONS
+        temporary = folder / f".{os.getpid()}.{PREDICTIONS}"
+        try:
+            predictions.write(temporary)
+            os.replace(temporary, table)
+        finally:
+            temporary.unlink(missing_ok=True)
+    record = assemble(folder.name, cell, loaded, fitted, predictions, scored, baselines, timing)
+    made_from = {"inputs": inputs(cell, loaded), "predictions_file": file_sha256(table)}
+    write_atomically(folder / INPUTS, canonical(made_from))
+    write_atomically(folder / RECORD, record.model_dump_json(by_alias=True, indent=2) + "\n")
+    return record
+
+
+def assemble(
+    name: str,
+    cell: RunSpec,
+    loaded: Loaded,
+    fitted: Fitted,
+    predictions: ClassPredictions,
+    scored: Scored,
+    baselines: dict[str, dict[str, Estimate]],
+    timing: dict[str, float],
+) -> Record:
+    """The record of a finished cell."""
+    dataset, task = loaded.dataset, cell.task
+    sizes = [int((loaded.folds == fold).sum()) for fold in sorted(set(loaded.folds.tolist()))]
+    test = len(loaded.samples)
+    people = len(set(loaded.patients))
+    folds = len(sizes)
+    return Record(
+        status="complete",
+        run_id=name,
+        model=ModelPart(
+            name=cell.model.name,
+            variant=cell.variant.name if cell.variant else None,
+            preset=cell.preset,
+            config=dict(cell.config_values),
+            assumed=dict(cell.assumed),
+            plugin=Plugin(distribution=cell.distribution, version=cell.plugin_version),
+            parameters=Parameters(**count_parameters(fitted.model)),
+            weights_sha256=fitted.weights_sha256,
+            pretraining_data=fitted.pretraining,
+        ),
+        task=TaskPart(name=task.name, version=task.version, type=task.type, sha256=task.sha256),
+        data=DataPart(
+            dataset=dataset.spec.name,
+            track=dataset.track,
+            manifest_sha256=loaded.manifest.sha256,
+            renderer=dataset.renderer,
+            samples={"train": test - max(sizes), "val": 0, "test": test},
+            patients={"train": people - max(sizes), "val": 0, "test": people},
+        ),
+        protocol=cell.protocol,
+        adaptation=cell.adaptation,
+        fraction=cell.fraction,
+        seed=cell.seed,
+        precision=cell.precision,
+        metrics=scored.metrics,
+        baselines=baselines,
+        counts=Counts(expected=test, scored=len(predictions.sample_ids), failed=0),
+        timing=dict(timing),
+        environment=environment(cell),
+        hashes={
+            "checkpoint": fitted.checkpoint,
+            "predictions": predictions.digest(loaded.manifest.sha256),
+        },
+        flags=flags(cell, loaded, fitted),
+        notes=[
+            f"{folds}-fold cross-validation by patient: each sample is scored once, out of fold; "
+            "'train' counts the smallest training part, whose own inner folds choose the probe's "
+            "regularisation, so 'val' is 0"
+            if cell.adaptation == "linear-probe"
+            else "zero-shot: no label was used",
+            *fitted.notes,
+            *scored.notes,
+        ],
+    )
+
+
+def count_parameters(model: Any) -> dict[str, int]:
+    """Total and trainable parameters: as the model says, else counted on its torch modules."""
+    from medbench.run.fit import modules_of
+
+    if hasattr(model, "parameter_counts"):
+        counts: dict[str, int] = model.parameter_counts()
+        return counts
+    parameters = {id(p): p for module in modules_of(model) for p in module.parameters()}
+    total = sum(p.numel() for p in parameters.values())
+    return {
+        "total": total,
+        "trainable": sum(p.numel() for p in parameters.values() if p.requires_grad),
+    }
+
+
+def flags(cell: RunSpec, loaded: Loaded, fitted: Fitted) -> list[str]:
+    """What a reader must know before believing the number."""
+    found = []
+    if cell.limit is not None:
+        found.append("limited")
+    if cell.weights is not None and loaded.dataset.spec.name in cell.model.overlaps:
+        found.append("contaminated")
+    if cell.assumed:
+        found.append("assumed-hyperparameters")
+    if cell.protocol == "paper-compat":
+        found.append("paper-compat")
+    if loaded.dataset.track == "real" and any(
+        corpus["track"] == "phantom" for corpus in fitted.pretraining
+    ):
+        found.append("phantom-pretrained")
+    if source_state()["dirty"]:
+        found.append("dirty")
+    return found
+
+
+@cache
+def source_state() -> dict[str, Any]:
+    """The git commit that medbench runs from, and whether its sources differ from it.
+
+    Only for a source checkout: an installed wheel has neither.
+    """
+    root = Path(medbench.__file__).parents[2]
+    if not (root / ".git").exists():
+        return {"commit": None, "dirty": False}
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        changed = git("status", "--porcelain", "--", "benchmark", "plugins", "tasks")
+        return {"commit": git("rev-parse", "HEAD") or None, "dirty": bool(changed)}
+    except OSError:  # no git on this machine
+        return {"commit": None, "dirty": False}
+
+
+def environment(cell: RunSpec) -> dict[str, Any]:
+    """What is needed to repeat a run on another machine; never part of a record's sameness."""
+    import torch
+
+    packages = ("torch", "open_clip_torch", "numpy", "scikit-learn", "pydicom", "pillow")
+    gpu = torch.cuda.get_device_name(cell.device) if cell.device.startswith("cuda") else None
+    return {
+        "medbench": medbench.__version__,
+        "commit": source_state()["commit"],
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "processors": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": cell.device,
+        "gpu": gpu,
+        "packages": {name: metadata.version(name) for name in packages},
+        "executable": Path(sys.executable).name,
+    }
