@@ -1,0 +1,1 @@
+"""Dataset readers, one file each; samples, splits, and the decoded image store."""

@@ -1,0 +1,205 @@
+"""Dividing samples: whole patients, stratified by class, the same whatever the order of samples.
+
+Where chance is needed, patients are ordered by a hash of seed and identifier, not by a random
+generator: the order is the same in every version of every library, does not depend on who else is
+in the dataset, and a smaller choice is always part of a larger one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from medbench.data.samples import Sample
+from medbench.errors import DataError
+
+#: The fewest patients of a class that a fraction of the labels may leave.
+FEWEST = 5
+
+Indices = npt.NDArray[np.int64]
+
+
+def patients_of(samples: Iterable[Sample]) -> list[str]:
+    """The patient of each sample; a sample without one is its own."""
+    return [s.patient if s.patient is not None else f"sample:{s.id}" for s in samples]
+
+
+def classes_of(samples: Iterable[Sample]) -> list[str]:
+    """What to stratify by: the present labels of each sample, joined by ``+``; "" if none is."""
+    return ["+".join(sorted(n for n, v in s.labels.items() if v == 1)) for s in samples]
+
+
+def kfold(patients: Sequence[str], classes: Sequence[Hashable], folds: int, seed: int) -> Indices:
+    """The rule ``patient-kfold``: stratified folds of whole patients.
+
+    Args:
+        patients: of each sample, [N].
+        classes: of each sample, [N]. A patient with samples of several classes counts for the
+            rarest of them.
+        folds: number of folds, at least 2.
+        seed: of the division.
+
+    Returns:
+        int64 [N] in [0, folds): the fold in which each sample is tested.
+
+    Raises:
+        DataError: a class has fewer patients than there are folds.
+    """
+    if folds < 2:
+        raise ValueError(f"{folds} folds: at least 2 are needed")
+    by_class = _ordered(patients, classes, seed)
+    for name, members in by_class.items():
+        if len(members) < folds:
+            raise DataError(
+                f"Class '{name}' has {len(members)} patients, too few for {folds} folds. Use more "
+                "data (a larger --limit, or none) or a task with fewer folds."
+            )
+    fold: dict[str, int] = {}
+    for members in by_class.values():
+        for patient in members:  # dealt like cards, each class going on where the last one ended
+            fold[patient] = len(fold) % folds
+    return np.array([fold[patient] for patient in patients], np.int64)
+
+
+def check_disjoint(groups: Mapping[str, Iterable[Sample]]) -> None:
+    """Refuse splits that share a patient.
+
+    Args:
+        groups: split name to its samples.
+
+    Raises:
+        DataError: naming the splits, how many patients they share, and the first of them.
+    """
+    seen = {name: set(patients_of(samples)) for name, samples in groups.items()}
+    names = list(seen)
+    for position, first in enumerate(names):
+        for second in names[position + 1 :]:
+            shared = sorted(seen[first] & seen[second])
+            if shared:
+                raise DataError(
+                    f"Splits '{first}' and '{second}' share {len(shared):,} patients, such as "
+                    f"{', '.join(shared[:3])}: a score on them would be inflated. Divide by "
+                    "patient."
+                )
+
+
+def shared_patients(task: Iterable[Sample], corpus: Iterable[Sample]) -> list[str]:
+    """Patients that are in both, sorted. Samples that name no patient are not compared."""
+    return sorted({s.patient for s in task if s.patient} & {s.patient for s in corpus if s.patient})
+
+
+def stratified_limit(samples: Sequence[Sample], n: int, seed: int) -> list[Sample]:
+    """At most ``n`` samples in the proportions of their classes, in their own order.
+
+    Each class keeps at least one sample while ``n`` allows. Patients are taken one after the
+    other, so at most one per class is cut.
+
+    Raises:
+        DataError: ``n`` is below 1.
+    """
+    if n < 1:
+        raise DataError(f"A limit of {n} leaves no samples. Give 1 or more.")
+    if n >= len(samples):
+        return list(samples)
+    patients = patients_of(samples)
+    members: dict[str, list[int]] = defaultdict(list)
+    for index, patient in enumerate(patients):
+        members[patient].append(index)
+    queues = {
+        name: [
+            index
+            for patient in group
+            for index in sorted(members[patient], key=lambda i: _rank(seed, samples[i].id))
+        ]
+        for name, group in _ordered(patients, classes_of(samples), seed).items()
+    }
+    quotas = _quotas({name: len(queue) for name, queue in queues.items()}, n)
+    kept = sorted(index for name, queue in queues.items() for index in queue[: quotas[name]])
+    return [samples[index] for index in kept]
+
+
+def fraction(
+    patients: Sequence[str], classes: Sequence[Hashable], share: float, seed: int
+) -> Indices:
+    """The samples of a share of each class's patients: for training with fewer labels.
+
+    Nested: with one seed, the 1 % are part of the 10 %, which are part of the whole.
+
+    Args:
+        patients: of each sample, [N].
+        classes: of each sample, [N]; see `kfold`.
+        share: in (0, 1].
+        seed: of the choice.
+
+    Returns:
+        Indices of the chosen samples, ascending, int64 [M].
+
+    Raises:
+        DataError: ``share`` is out of range, or leaves fewer than 5 patients of a class.
+    """
+    if not 0 < share <= 1:
+        raise DataError(f"A fraction of {share:g} is outside (0, 1].")
+    if share == 1:
+        return np.arange(len(patients), dtype=np.int64)
+    chosen: set[str] = set()
+    for name, members in _ordered(patients, classes, seed).items():
+        count = round(share * len(members))
+        if count < FEWEST:
+            raise DataError(
+                f"A fraction of {share:g} leaves {count} of {len(members)} training patients of "
+                f"class '{name}'; at least {FEWEST} are needed for a result that means anything. "
+                "Use a larger fraction or more data."
+            )
+        chosen.update(members[:count])
+    return np.array([i for i, patient in enumerate(patients) if patient in chosen], np.int64)
+
+
+def _ordered(
+    patients: Sequence[str], classes: Sequence[Hashable], seed: int
+) -> dict[Hashable, list[str]]:
+    """Class to its patients in the seed's order; the rarest class comes first."""
+    if len(patients) != len(classes):
+        raise ValueError(f"{len(patients)} patients and {len(classes)} classes")
+    held: dict[str, set[Hashable]] = defaultdict(set)
+    for patient, name in zip(patients, classes, strict=True):
+        held[patient].add(name)
+    sizes = Counter(name for names in held.values() for name in names)
+
+    def rarity(name: Hashable) -> tuple[int, str]:
+        return sizes[name], str(name)
+
+    groups: dict[Hashable, list[str]] = {name: [] for name in sorted(sizes, key=rarity)}
+    for patient, names in held.items():
+        groups[min(names, key=rarity)].append(patient)
+    return {
+        name: sorted(group, key=lambda patient: _rank(seed, patient))
+        for name, group in groups.items()
+        if group
+    }
+
+
+def _rank(seed: int, name: str) -> tuple[bytes, str]:
+    """A place in the seed's order; the name itself breaks the (never seen) tie."""
+    data = f"{seed}\0{name}".encode("utf-8", "surrogatepass")
+    return hashlib.sha256(data).digest(), name
+
+
+def _quotas(sizes: Mapping[Hashable, int], n: int) -> dict[Hashable, int]:
+    """``n`` places by largest remainder; each class at least one if there are enough places."""
+    total = sum(sizes.values())
+    exact = {name: n * size / total for name, size in sizes.items()}
+    least = 1 if n >= len(sizes) else 0
+    quotas = {name: max(least, int(share)) for name, share in exact.items()}
+    by_remainder = sorted(sizes, key=lambda name: (quotas[name] - exact[name], str(name)))
+    while sum(quotas.values()) < n:
+        for name in by_remainder:
+            if quotas[name] < sizes[name] and sum(quotas.values()) < n:
+                quotas[name] += 1
+    while sum(quotas.values()) > n:  # the guaranteed places are taken from the largest classes
+        largest = max(quotas, key=lambda name: (quotas[name], str(name)))
+        quotas[largest] -= 1
+    return quotas
