@@ -1,0 +1,207 @@
+"""Linear probe, zero-shot and baselines."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from medbench.errors import DataError, PluginError, UsageError
+from medbench.evaluation.baselines import BASELINES, baseline_scores, prior
+from medbench.evaluation.linear_probe import linear_probe
+from medbench.evaluation.zero_shot import zero_shot
+
+
+def data(n: int = 120, width: int = 12, seed: int = 0, multiclass: bool = True):
+    rng = np.random.default_rng(seed)
+    patients = [f"p{i // 2}" for i in range(n)]
+    classes = np.repeat(rng.integers(0, 3, n // 2), 2)
+    y = np.eye(3)[classes]
+    features = rng.normal(size=(n, width))
+    features[:, :3] += 1.2 * y
+    folds = np.repeat(np.arange(n // 2) % 4, 2)
+    if not multiclass:
+        y = y.copy()
+        y[::7, 1] = np.nan
+    return features, y, folds, patients
+
+
+@pytest.mark.parametrize("multiclass", [True, False])
+def test_probe_learns_and_gives_probabilities(multiclass: bool) -> None:
+    from sklearn.metrics import roc_auc_score
+
+    features, y, folds, patients = data(multiclass=multiclass, seed=1)
+    probe = linear_probe(features, y, folds, patients, multiclass, 0)
+    assert probe.scores.shape == y.shape
+    assert ((probe.scores >= 0) & (probe.scores <= 1)).all()
+    assert probe.chosen.shape == (4, 1 if multiclass else 3)
+    if multiclass:
+        assert probe.scores.sum(axis=1) == pytest.approx(1.0)
+    known = ~np.isnan(y[:, 0])
+    assert roc_auc_score(y[known, 0], probe.scores[known, 0]) > 0.7
+
+
+@pytest.mark.parametrize("multiclass", [True, False])
+def test_probe_never_sees_labels_of_the_test_fold(multiclass: bool) -> None:
+    features, y, folds, patients = data(multiclass=multiclass)
+    before = linear_probe(features, y, folds, patients, multiclass, 0)
+    test = folds == 2
+    changed = y.copy()
+    changed[test] = np.roll(np.nan_to_num(y[test]), 1, axis=1)
+    after = linear_probe(features, changed, folds, patients, multiclass, 0)
+    assert (after.scores[test] == before.scores[test]).all()
+    assert (after.chosen[2] == before.chosen[2]).all() or np.isnan(before.chosen[2]).any()
+    # The same change must be felt where it is training data, or this test could not fail.
+    assert (after.scores[~test] != before.scores[~test]).any()
+
+
+def test_probe_never_sees_features_of_other_test_samples() -> None:
+    features, y, folds, patients = data()
+    before = linear_probe(features, y, folds, patients, True, 0).scores
+    changed = features.copy()
+    index = int(np.flatnonzero(folds == 1)[0])
+    changed[index] = 1e3
+    after = linear_probe(changed, y, folds, patients, True, 0).scores
+    others = (folds == 1) & (np.arange(len(folds)) != index)
+    assert (after[others] == before[others]).all()
+    assert (after[folds != 1] != before[folds != 1]).any()
+
+
+def test_probe_is_deterministic() -> None:
+    given = data()
+    assert (linear_probe(*given, True, 3).scores == linear_probe(*given, True, 3).scores).all()
+
+
+@pytest.mark.parametrize("width", [8, 200])
+def test_probe_equals_standardised_logistic_regression_at_the_chosen_strength(width: int) -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    features, y, folds, patients = data(width=width)
+    probe = linear_probe(features, y, folds, patients, True, 0)
+    for fold in range(4):
+        test = folds == fold
+        scaler = StandardScaler().fit(features[~test])
+        model = LogisticRegression(C=probe.chosen[fold, 0], tol=1e-8, max_iter=5000)
+        model.fit(scaler.transform(features[~test]), y[~test].argmax(axis=1))
+        expected = model.predict_proba(scaler.transform(features[test]))
+        assert probe.scores[test] == pytest.approx(expected, abs=5e-3)
+
+
+@pytest.mark.parametrize("width", [12, 300])
+def test_constant_features_change_nothing(width: int) -> None:
+    features, y, folds, patients = data(width=width)
+    padded = np.concatenate([features, np.full((len(y), 3), 0.1), np.zeros((len(y), 2))], axis=1)
+    plain = linear_probe(features, y, folds, patients, True, 0).scores
+    assert linear_probe(padded, y, folds, patients, True, 0).scores == pytest.approx(
+        plain, abs=1e-3
+    )
+
+
+def test_nothing_but_constant_features_gives_frequencies() -> None:
+    _, y, folds, patients = data()
+    scores = linear_probe(np.ones((len(y), 4)), y, folds, patients, True, 0).scores
+    assert scores[folds == 0] == pytest.approx(
+        np.tile(y[folds != 0].mean(axis=0), (int((folds == 0).sum()), 1)), abs=0.02
+    )
+
+
+def test_a_label_with_one_class_in_training_gets_its_frequency() -> None:
+    features, y, folds, patients = data(multiclass=False)
+    y[:, 2] = 0.0
+    assert (linear_probe(features, y, folds, patients, False, 0).scores[:, 2] == 0).all()
+
+
+def test_a_class_with_one_training_patient_falls_back_to_a_fixed_strength() -> None:
+    features, y, folds, patients = data(n=40)
+    y[:] = np.eye(3)[0]
+    y[20:] = np.eye(3)[1]
+    y[:2] = np.eye(3)[2]
+    probe = linear_probe(features, y, folds, patients, True, 0)
+    assert np.isfinite(probe.scores).all()
+    assert 1e-2 in probe.chosen
+
+
+def test_a_patient_in_two_folds_is_refused() -> None:
+    features, y, folds, patients = data()
+    folds = folds.copy()
+    folds[0] = (folds[0] + 1) % 4
+    with pytest.raises(DataError, match="'p0' is in folds"):
+        linear_probe(features, y, folds, patients, True, 0)
+
+
+def test_features_that_are_not_finite_are_refused() -> None:
+    features, y, folds, patients = data()
+    features[3, 3] = np.nan
+    with pytest.raises(PluginError):
+        linear_probe(features, y, folds, patients, True, 0)
+
+
+def test_zero_shot_follows_the_nearest_prompt() -> None:
+    prompts = [np.array([[1.0, 0.0], [2.0, 0.0]]), np.array([[0.0, 3.0]])]
+    scores = zero_shot(np.array([[5.0, 0.0], [0.0, 0.1], [1.0, 1.0]]), prompts, True, 0.5)
+    assert scores.argmax(axis=1).tolist()[:2] == [0, 1]
+    assert scores[0, 0] == pytest.approx(np.exp(2) / (np.exp(2) + 1))
+    assert scores[2] == pytest.approx([0.5, 0.5])
+    assert zero_shot(np.array([[3.0, 3.0]]), prompts, False, 0.5) == pytest.approx(
+        np.sqrt([[0.5, 0.5]])
+    )
+
+
+def test_zero_shot_at_a_small_temperature_stays_finite() -> None:
+    prompts = [np.array([[1.0, 0.0]]), np.array([[-1.0, 0.0]])]
+    scores = zero_shot(np.array([[1.0, 0.0]]), prompts, True, 1e-6)
+    assert scores.tolist() == [[1.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("features", "prompts", "temperature"),
+    [
+        (np.zeros((1, 2)), [np.ones((1, 2))], 1.0),
+        (np.full((1, 2), np.nan), [np.ones((1, 2))], 1.0),
+        (np.ones((1, 2)), [np.ones((1, 3))], 1.0),
+        (np.ones((1, 2)), [np.ones((0, 2))], 1.0),
+        (np.ones((1, 2)), [np.ones((1, 2))], 0.0),
+    ],
+)
+def test_zero_shot_refuses_what_has_no_meaning(features, prompts, temperature: float) -> None:
+    with pytest.raises(PluginError):
+        zero_shot(features, prompts, True, temperature)
+
+
+def test_prior_cannot_rank() -> None:
+    from sklearn.metrics import roc_auc_score
+
+    _, y, folds, patients = data()
+    scores = baseline_scores("prior", y=y, folds=folds, patients=patients, multiclass=True)
+    assert roc_auc_score(y[:, 0], scores[:, 0]) == 0.5
+    assert scores[0] == pytest.approx(y.mean(axis=0))
+    assert prior(np.array([[np.nan], [1.0], [0.0]]))[0, 0] == 0.5
+
+
+def test_a_prior_per_fold_would_rank_below_chance() -> None:
+    """Why the prior is taken over all samples."""
+    from sklearn.metrics import roc_auc_score
+
+    _, y, _, _ = data()
+    folds = np.random.default_rng(0).integers(0, 4, len(y))
+    per_fold = np.array([y[folds != fold, 0].mean() for fold in folds])
+    assert roc_auc_score(y[:, 0], per_fold) < 0.5
+
+
+def test_pixels_are_probed_like_features() -> None:
+    features, y, folds, patients = data(width=1024)
+    given = {"y": y, "folds": folds, "patients": patients, "multiclass": True}
+    flat = baseline_scores("pixels-32", **given, thumbnails=features)
+    square = baseline_scores("pixels-32", **given, thumbnails=features.reshape(-1, 32, 32))
+    assert (flat == square).all()
+    assert (flat == linear_probe(features, y, folds, patients, True, 0).scores).all()
+    with pytest.raises(DataError, match="thumbnail"):
+        baseline_scores("pixels-32", **given)
+
+
+def test_an_unknown_baseline_names_the_known_ones() -> None:
+    assert set(BASELINES) == {"prior", "pixels-32"}
+    with pytest.raises(UsageError, match="'prior'"):
+        baseline_scores(
+            "priors", y=np.ones((1, 1)), folds=np.zeros(1, int), patients=["a"], multiclass=False
+        )

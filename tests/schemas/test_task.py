@@ -1,0 +1,87 @@
+"""Task files: what is wrong is named with its file and line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import medbench_tasks
+from medbench.errors import UsageError
+from medbench.schemas.task import line_of, load_task
+
+COVID = Path(medbench_tasks.__file__).parent / "covid-ct.toml"
+
+
+def changed(tmp_path: Path, old: str, new: str) -> Path:
+    text = COVID.read_text(encoding="utf-8")
+    assert old in text
+    path = tmp_path / "covid-ct.toml"
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    return path
+
+
+def line_number(path: Path, start: str) -> int:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return next(i for i, line in enumerate(lines, 1) if line.startswith(start))
+
+
+@pytest.mark.parametrize("path", medbench_tasks.medbench_tasks(), ids=lambda p: p.stem)
+def test_every_task_file_is_valid_and_named_after_its_task(path: Path) -> None:
+    task = load_task(path)
+    assert task.name == path.stem
+    assert task.primary in task.metrics
+    assert all(r.value is None or r.source for r in task.reference)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ("multiclass = true", "multiclas = true", "multiclas"),
+        ("folds = 5", "foldz = 5", "protocols.clean.foldz"),
+        ('text = "COVID-19 pneumonia"', 'tekst = "COVID-19 pneumonia"', "labels.1.tekst"),
+        ("version = 1", 'version = "one"', "version"),
+    ],
+)
+def test_a_wrong_key_is_named_with_file_and_line(
+    tmp_path: Path, old: str, new: str, key: str
+) -> None:
+    path = changed(tmp_path, old, new)
+    with pytest.raises(UsageError) as caught:
+        load_task(path)
+    number = line_number(path, new.partition(" ")[0])
+    assert f"{path}, line {number}" in str(caught.value)
+    assert f"'{key}'" in str(caught.value)
+
+
+def test_the_nearest_key_is_offered(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Did you mean 'folds'"):
+        load_task(changed(tmp_path, "folds = 5", "foldz = 5"))
+
+
+def test_a_primary_metric_must_be_scored(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="primary"):
+        load_task(changed(tmp_path, 'primary = "auroc"', 'primary = "auprc"'))
+
+
+def test_broken_toml_and_missing_files_are_usage_errors(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not valid TOML"):
+        load_task(changed(tmp_path, "folds = 5", "folds = = 5"))
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_task(tmp_path / "nothing.toml")
+
+
+def test_comments_do_not_change_the_hash_and_content_does(tmp_path: Path) -> None:
+    original = load_task(COVID).sha256
+    assert load_task(changed(tmp_path, "# COVID", "# A comment. COVID")).sha256 == original
+    assert load_task(changed(tmp_path, "seed = 0", "seed = 1")).sha256 != original
+
+
+def test_lines_are_found_in_tables_arrays_and_dotted_keys() -> None:
+    text = "a = 1\n[t]\nb = 2\n[[r]]\nc = 3\n[[r]]\nc = 4\nd.e = 5\n"
+    assert line_of(text, ["a"]) == 1
+    assert line_of(text, ["t", "b"]) == 3
+    assert line_of(text, ["r", 0, "c"]) == 5
+    assert line_of(text, ["r", 1, "c"]) == 7
+    assert line_of(text, ["r", 1, "d", "e"]) == 8
+    assert line_of(text, ["t", "missing"]) == 2
