@@ -1,0 +1,187 @@
+"""Linear probe: logistic regression on frozen features, with predictions out of fold.
+
+Per fold, everything is decided on the training part alone: means and scales of the features, the
+regularisation (by log-loss on inner folds of whole patients), and the weights. The test part is
+only multiplied with the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from medbench.errors import DataError, PluginError
+from medbench.metrics.values import FloatArray
+
+#: Inverse regularisation strengths tried, from strong to weak: each fit starts from the last.
+GRID: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+#: Taken where a training part is too small to choose on.
+FALLBACK = 1e-2
+INNER_FOLDS = 3
+#: A probability below this costs no more: one hopeless sample must not decide the choice.
+FLOOR = 1e-6
+
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Out-of-fold predictions.
+
+    Attributes:
+        scores: float64 [N, L], probabilities; rows sum to 1 when multiclass.
+        chosen: float64 [F, K], inverse regularisation chosen per fold (in ascending order of fold
+            number); K is 1 when multiclass, else L.
+    """
+
+    scores: FloatArray
+    chosen: FloatArray
+
+
+def linear_probe(
+    features: npt.NDArray[np.floating],
+    y: FloatArray,
+    folds: npt.NDArray[np.integer],
+    patients: Sequence[str],
+    multiclass: bool,
+    seed: int = 0,
+) -> Probe:
+    """Probabilities for every sample from a probe that saw none of its patient's samples.
+
+    Multinomial when multiclass, else one binary probe per label over the samples where it is
+    scored. A label with one class in a training part gets its frequency there. With more features
+    than training samples the fit is done in the row space of the training part, where the
+    L2-regularised solution lies: the same solution, and cheap. Deterministic: one thread, and
+    ``seed`` deals the inner folds.
+
+    Args:
+        features: float [N, D], finite. Constant ones are harmless.
+        y: float [N, L]: 1, 0, or NaN where not scored.
+        folds: int [N], the fold in which each sample is tested.
+        patients: [N].
+        multiclass: exactly one 1 per row of y.
+        seed: of the inner folds.
+
+    Raises:
+        PluginError: features are not finite or of another shape.
+        DataError: a patient is in two folds, or there is one fold only.
+    """
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    features = np.asarray(features, dtype=np.float64)
+    y, folds = np.asarray(y, dtype=np.float64), np.asarray(folds)
+    if features.ndim != 2 or len(features) != len(y) or not np.isfinite(features).all():
+        raise PluginError(
+            f"Features of shape {features.shape} for {len(y)} samples: the probe needs one finite "
+            "vector per sample."
+        )
+    _check_folds(folds, patients)
+    groups = np.unique(np.asarray(patients), return_inverse=True)[1].astype(np.int64)
+    numbers = np.unique(folds)
+    scores = np.full(y.shape, np.nan)
+    chosen = np.full((len(numbers), 1 if multiclass else y.shape[1]), np.nan)
+    # One thread: sums in one order, so the same bits however many cores there are.
+    with threadpool_limits(1):
+        for row, fold in enumerate(numbers):
+            test = folds == fold
+            train = ~test
+            inputs, outputs = _prepare(features[train], features[test])
+            truth, owners = y[train], groups[train]
+            if multiclass:
+                classes = truth.argmax(axis=1)
+                scores[test], chosen[row, 0] = _probe(
+                    inputs, classes, owners, outputs, y.shape[1], seed
+                )
+                continue
+            for k in range(y.shape[1]):
+                known = ~np.isnan(truth[:, k])
+                if not known.any():
+                    raise DataError(f"Label {k} is scored nowhere outside fold {fold}.")
+                found, chosen[row, k] = _probe(
+                    inputs[known], truth[known, k].astype(np.int64), owners[known], outputs, 2, seed
+                )
+                scores[test, k] = found[:, 1]
+    return Probe(scores, chosen)
+
+
+def _check_folds(folds: npt.NDArray[np.integer], patients: Sequence[str]) -> None:
+    if len(np.unique(folds)) < 2:
+        raise DataError("A linear probe out of fold needs two folds or more.")
+    home: dict[str, int] = {}
+    for patient, fold in zip(patients, folds.tolist(), strict=True):
+        if home.setdefault(patient, fold) != fold:
+            raise DataError(f"Patient '{patient}' is in folds {home[patient]} and {fold}.")
+
+
+def _prepare(train: FloatArray, test: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Standardise by the training part; more features than samples: rotate into its row space."""
+    mean, scale = train.mean(axis=0), train.std(axis=0)
+    # A constant feature may differ from its mean in the last bit: that is no scale to divide by.
+    constant = scale <= 1e-12 * np.maximum(1.0, np.abs(mean))
+    scale[constant] = np.inf
+    inputs, outputs = (train - mean) / scale, (test - mean) / scale
+    if inputs.shape[1] > inputs.shape[0]:
+        _, singular, rotation = np.linalg.svd(inputs, full_matrices=False)
+        basis = rotation[singular > 1e-10 * max(float(singular[0]), 1e-300)].T
+        if basis.shape[1]:
+            inputs, outputs = inputs @ basis, outputs @ basis
+    return inputs, outputs
+
+
+def _probe(
+    inputs: FloatArray, classes: Integers, owners: Integers, outputs: FloatArray, k: int, seed: int
+) -> tuple[FloatArray, float]:
+    """Choose on the training part, fit on it, and predict: float [M, k], and what was chosen."""
+    seen = np.unique(classes)
+    if len(seen) < 2:
+        constant = np.bincount(classes, minlength=k) / len(classes)
+        return np.tile(constant, (len(outputs), 1)), float("nan")
+    inner = _deal(classes, owners, seed)
+    best = FALLBACK
+    if inner is not None:
+        losses = np.zeros(len(GRID))
+        for fold in range(int(inner.max()) + 1):
+            held = inner == fold
+            path = _path(inputs[~held], classes[~held], inputs[held], k, GRID)
+            right = path[:, np.arange(int(held.sum())), classes[held]]
+            losses += -np.log(np.maximum(right, FLOOR)).sum(axis=1)
+        best = GRID[int(losses.argmin())]  # the first of equal ones: the stronger regularisation
+    return _path(inputs, classes, outputs, k, (best,))[0], best
+
+
+def _path(
+    inputs: FloatArray, classes: Integers, outputs: FloatArray, k: int, grid: Sequence[float]
+) -> FloatArray:
+    """Probabilities float [len(grid), M, k] along the grid, each fit starting from the last."""
+    from sklearn.linear_model import LogisticRegression
+
+    found = np.zeros((len(grid), len(outputs), k))
+    model = LogisticRegression(solver="lbfgs", max_iter=1000, tol=1e-4, warm_start=True)
+    for row, strength in enumerate(grid):
+        model.set_params(C=strength)
+        model.fit(inputs, classes)
+        found[row][:, model.classes_] = model.predict_proba(outputs)
+    return found
+
+
+def _deal(classes: Integers, owners: Integers, seed: int) -> Integers | None:
+    """Inner folds of whole patients, stratified by each patient's highest class: int [n].
+
+    None when a class has fewer than two patients: then nothing can be chosen honestly.
+    """
+    people, index = np.unique(owners, return_inverse=True)
+    stratum = np.zeros(len(people), dtype=np.int64)
+    np.maximum.at(stratum, index, classes)
+    counts = np.bincount(stratum)
+    if counts[counts > 0].min() < 2 or (counts > 0).sum() < len(np.unique(classes)):
+        return None
+    count = min(INNER_FOLDS, int(counts[counts > 0].min()))
+    order = np.random.default_rng(seed).permutation(len(people))
+    order = order[np.argsort(stratum[order], kind="stable")]
+    fold = np.empty(len(people), dtype=np.int64)
+    fold[order] = np.arange(len(people)) % count
+    dealt: Integers = fold[index]
+    return dealt

@@ -1,0 +1,1 @@
+"""Leaderboards: a pure, byte-reproducible function of a directory of records."""

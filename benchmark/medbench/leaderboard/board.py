@@ -1,0 +1,236 @@
+"""From the records of one group to the rows of one table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, stdev
+
+from medbench.errors import VerificationError
+from medbench.evaluation.predictions import ClassPredictions
+from medbench.leaderboard.collect import Entry, Group
+from medbench.leaderboard.resampling import rank_rows, same_samples, seed_mean_intervals
+from medbench.metrics.cards import card_sha256
+from medbench.schemas.specs import MetricSpec
+from medbench.schemas.task import TaskSpec
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One metric of one row.
+
+    Attributes:
+        value: mean over seeds.
+        ci95: patient interval of that mean.
+        exact: False when the interval is the mean of the seeds' bounds.
+        seeds: the value of each seed, in the order of seeds.
+    """
+
+    value: float
+    ci95: tuple[float, float]
+    exact: bool = True
+    seeds: tuple[float, ...] = ()
+
+    @property
+    def seed_sd(self) -> float | None:
+        return stdev(self.seeds) if len(self.seeds) > 1 else None
+
+
+@dataclass
+class Row:
+    """A model (all its seeds) or a baseline."""
+
+    name: str
+    kind: str  # "model", "baseline" or "unranked"
+    figures: dict[str, Figure]
+    seeds: tuple[int, ...] = ()
+    flags: tuple[str, ...] = ()
+    rank: int | None = None
+    tables: tuple[ClassPredictions, ...] = ()
+    runs: int = 0
+
+
+@dataclass
+class Board:
+    """One table: what its rows share, the rows in order, and what a reader must know."""
+
+    group: Group
+    metrics: tuple[str, ...]
+    higher_is_better: dict[str, bool]
+    samples: int
+    patients: int
+    rows: list[Row]
+    unranked: list[Row]
+    notes: list[str] = field(default_factory=list)
+
+
+def make_board(
+    group: Group, entries: Sequence[Entry], task: TaskSpec, specs: Mapping[str, MetricSpec]
+) -> Board:
+    """Aggregate, rank and order. ``entries`` hold one per cell, in any order.
+
+    Raises VerificationError where runs were scored by metrics with unlike identity cards.
+    """
+    entries = sorted(entries, key=lambda e: (e.identity, e.record.seed, e.reasons, e.record.run_id))
+    directions = _same_cards(group, entries)
+    metrics = tuple(dict.fromkeys((task.primary, *task.metrics, *sorted(directions))))
+    metrics = tuple(name for name in metrics if name in directions)
+    known = {
+        name: spec for name, spec in specs.items() if _card(entries, name) == card_sha256(spec)
+    }
+    names = _names(entries)
+    models: dict[tuple[str, str], list[Entry]] = {}
+    unranked: list[Row] = []
+    alone: list[Row] = []
+    for entry in entries:
+        if entry.reasons:
+            unranked.append(_row(names[entry.identity], "unranked", [entry], known))
+        else:
+            models.setdefault(entry.identity, []).append(entry)
+    ranked: list[Row] = []
+    for identity, members in models.items():
+        baseline = members[0].record.model.name == "baseline"
+        row = _row(names[identity], "baseline" if baseline else "model", members, known)
+        (alone if baseline else ranked).append(row)
+    notes: list[str] = []
+    _rank(ranked, task.primary, known, directions, notes)
+    rows = ranked + alone + _baselines(entries, alone, notes)
+    _missing(ranked, notes)
+    largest = max(entries, key=lambda e: e.record.data.samples.get("test", 0)).record
+    return Board(
+        group,
+        metrics,
+        directions,
+        largest.data.samples.get("test", 0),
+        largest.data.patients.get("test", 0),
+        sorted(rows, key=lambda row: _order(row, task.primary, directions)),
+        sorted(unranked, key=lambda row: _order(row, task.primary, directions)),
+        notes,
+    )
+
+
+def _same_cards(group: Group, entries: Sequence[Entry]) -> dict[str, bool]:
+    """Metric name to direction, after making sure that each name means one thing."""
+    cards: dict[str, dict[str, str]] = {}
+    directions: dict[str, bool] = {}
+    for entry in entries:
+        for name, metric in entry.record.metrics.items():
+            cards.setdefault(name, {}).setdefault(metric.card_sha256, entry.record.run_id)
+            directions.setdefault(name, metric.higher_is_better)
+    for name, found in sorted(cards.items()):
+        if len(found) > 1:
+            runs = " and ".join(f"{run} (card {card[:8]})" for card, run in sorted(found.items()))
+            raise VerificationError(
+                f"Metric '{name}' has unlike identity cards in runs that would share a table: "
+                f"{runs}. They are not comparable; score one of them again with the metric of the "
+                "other, or leave it out."
+            )
+    return directions
+
+
+def _card(entries: Sequence[Entry], name: str) -> str | None:
+    found = (entry.record.metrics.get(name) for entry in entries)
+    return next((metric.card_sha256 for metric in found if metric is not None), None)
+
+
+def _names(entries: Sequence[Entry]) -> dict[tuple[str, str], str]:
+    """How rows are called: the settings are named only where one model has several."""
+    identities = {entry.identity for entry in entries}
+    count: dict[str, int] = {}
+    for model, _ in identities:
+        count[model] = count.get(model, 0) + 1
+    return {
+        (model, tail): model if count[model] == 1 else f"{model} (settings {tail})"
+        for model, tail in identities
+    }
+
+
+def _row(name: str, kind: str, entries: Sequence[Entry], specs: Mapping[str, MetricSpec]) -> Row:
+    records = [entry.record for entry in entries]
+    tables = [t for t in (e.predictions for e in entries) if t is not None]
+    whole = len(tables) == len(entries) and same_samples(tables)
+    joint: dict[str, tuple[float, float]] = {}
+    if whole and len(entries) > 1:
+        joint = seed_mean_intervals(tables, list(specs.values()))
+    figures: dict[str, Figure] = {}
+    for metric in dict.fromkeys(name for record in records for name in record.metrics):
+        found = [r.metrics[metric] for r in records if metric in r.metrics]
+        values = tuple(m.value for m in found)
+        bounds = (fmean(m.ci95[0] for m in found), fmean(m.ci95[1] for m in found))
+        exact = len(records) == 1 or (metric in joint and len(found) == len(records))
+        if exact and len(records) > 1:
+            bounds = joint[metric]
+        figures[metric] = Figure(fmean(values), bounds, exact, values)
+    flags = sorted({flag for e in entries for flag in (*e.record.flags, *e.reasons)})
+    return Row(
+        name,
+        kind,
+        figures,
+        seeds=tuple(record.seed for record in records),
+        flags=tuple(flags),
+        tables=tuple(tables) if whole else (),
+        runs=len(records),
+    )
+
+
+def _rank(
+    rows: Sequence[Row],
+    primary: str,
+    specs: Mapping[str, MetricSpec],
+    directions: Mapping[str, bool],
+    notes: list[str],
+) -> None:
+    """Give each row with the primary metric its rank, and say how the pairs were compared."""
+    usable = [row for row in rows if primary in row.figures]
+    found, tested, by_interval = rank_rows(
+        [row.figures[primary].value for row in usable],
+        [row.figures[primary].ci95 for row in usable],
+        [row.tables for row in usable],
+        specs.get(primary),
+        directions.get(primary, True),
+    )
+    for row, rank in zip(usable, found, strict=True):
+        row.rank = rank
+    if by_interval:
+        notes.append(
+            f"{by_interval} of {tested + by_interval} pairs have no common predictions here and "
+            "are tied while their intervals overlap."
+        )
+
+
+def _baselines(entries: Sequence[Entry], alone: Sequence[Row], notes: list[str]) -> list[Row]:
+    """The baselines scored beside the models, unless they were run as models themselves."""
+    taken = {row.name.removeprefix("baseline@") for row in alone}
+    found: dict[str, dict[str, Figure]] = {}
+    differs: set[str] = set()
+    for entry in entries:
+        if entry.reasons:
+            continue
+        for name, metrics in sorted(entry.record.baselines.items()):
+            figures = {m: Figure(e.value, e.ci95) for m, e in sorted(metrics.items())}
+            first = found.setdefault(name, figures)
+            if any(abs(first[m].value - f.value) > 1e-6 for m, f in figures.items() if m in first):
+                differs.add(name)
+    for name in sorted(differs):
+        notes.append(f"Baseline '{name}' differs between runs; the first one's is shown.")
+    return [
+        Row(name, "baseline", figures)
+        for name, figures in sorted(found.items())
+        if name not in taken
+    ]
+
+
+def _missing(rows: Sequence[Row], notes: list[str]) -> None:
+    """Name the cells that others have and a row has not."""
+    seeds = sorted({seed for row in rows for seed in row.seeds})
+    for row in sorted(rows, key=lambda r: r.name):
+        lacking = [str(seed) for seed in seeds if seed not in row.seeds]
+        if lacking:
+            notes.append(f"Missing: {row.name}, seed {', '.join(lacking)}.")
+
+
+def _order(row: Row, primary: str, directions: Mapping[str, bool]) -> tuple[object, ...]:
+    """By the primary metric, the best first; rows without it last; then by name."""
+    figure = row.figures.get(primary)
+    sign = -1.0 if directions.get(primary, True) else 1.0
+    return (figure is None, sign * figure.value if figure else 0.0, row.name, row.seeds, row.flags)

@@ -1,0 +1,161 @@
+"""Finding, reading and grouping records."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from medbench.errors import DataError, unknown_name
+from medbench.evaluation.predictions import ClassPredictions
+from medbench.schemas.record import Record
+from medbench.schemas.task import TaskSpec
+
+RECORD = "record.json"
+PREDICTIONS = "predictions.parquet"
+
+#: Flags with which a run is listed, but not ranked.
+UNRANKED = ("limited", "contaminated", "phantom-pretrained", "dirty")
+
+
+@dataclass(frozen=True, order=True)
+class Group:
+    """What rows of one ranking share. Nothing is ranked across two of these."""
+
+    phantom: bool  # first, so that real groups come before phantom ones
+    preset: str
+    protocol: str
+    adaptation: str
+    version: int
+    fraction: float
+    dataset: str
+    renderer: str
+    manifest: str
+
+    @property
+    def track(self) -> str:
+        return "phantom" if self.phantom else "real"
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A record, where it was found, and the task it belongs to."""
+
+    record: Record
+    path: Path
+    task: TaskSpec
+
+    @property
+    def table(self) -> Path:
+        """Where its predictions are, if they are there."""
+        if self.path.name == RECORD:
+            return self.path.with_name(PREDICTIONS)
+        return self.path.with_suffix(".parquet")
+
+    @cached_property
+    def predictions(self) -> ClassPredictions | None:
+        """With keys for ids and sorted by key; None when they are not beside the record."""
+        if self.record.task.type != "classification" or not self.table.is_file():
+            return None
+        found = ClassPredictions.read(self.table, self.task.multiclass)
+        return found.publishable(self.record.data.manifest_sha256)
+
+    @property
+    def group(self) -> Group:
+        return group_of(self.record)
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        return identity_of(self.record)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it has no rank; empty when it has one."""
+        record = self.record
+        found = [flag for flag in record.flags if flag in UNRANKED]
+        if record.status != "complete":
+            found.append(record.status)
+        same = record.task.version == self.task.version
+        if same and record.task.sha256 != self.task.sha256:
+            found.append("other-task-file")
+        return tuple(sorted(found))
+
+    @property
+    def cell(self) -> tuple[object, ...]:
+        """Two records with the same cell are two runs of the same thing.
+
+        A run that cannot be ranked never stands in the way of one that can.
+        """
+        return (self.record.task.name, self.group, self.identity, self.record.seed, self.reasons)
+
+
+def group_of(record: Record) -> Group:
+    """The ranking it belongs to."""
+    return Group(
+        phantom=record.data.track == "phantom",
+        preset=record.model.preset,
+        protocol=record.protocol,
+        adaptation=record.adaptation or "",
+        version=record.task.version,
+        fraction=record.fraction,
+        dataset=record.data.dataset,
+        renderer=record.data.renderer or "",
+        manifest=record.data.manifest_sha256,
+    )
+
+
+def identity_of(record: Record) -> tuple[str, str]:
+    """Model and settings: runs that differ in their seed only share it."""
+    settings = [record.model.config, record.model.weights_sha256, record.precision]
+    text = json.dumps(settings, sort_keys=True, default=str)
+    return (record.model_id, hashlib.sha256(text.encode()).hexdigest()[:6])
+
+
+def find(paths: Iterable[Path]) -> list[Path]:
+    """Record files: a file stands for itself, a folder for every ``record.json`` below it and
+    every ``*.json`` below a folder ``records`` (sorted). Each once, in the order given."""
+    found: dict[Path, None] = {}
+    for path in paths:
+        if not path.is_dir():
+            found[path] = None
+            continue
+        below = set(path.rglob(RECORD))
+        below |= {
+            p
+            for p in path.rglob("*.json")
+            if "records" in (path.name, *p.relative_to(path).parts[:-1])
+        }
+        # Hidden folders are copies in the making, left by a kill.
+        seen = [p for p in below if not any(n.startswith(".") for n in p.relative_to(path).parts)]
+        found.update(dict.fromkeys(sorted(seen, key=lambda p: p.as_posix())))
+    return list(found)
+
+
+def read(path: Path, tasks: Mapping[str, TaskSpec]) -> Entry:
+    """Read one record. Raises DataError when it is not a valid one, UsageError for a task that
+    nothing defines."""
+    try:
+        record = Record.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"Record {path} cannot be read: {error}.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "file"
+        raise DataError(
+            f"{path} is not a valid record: '{where}': {first['msg']} "
+            f"({error.error_count()} such problems)."
+        ) from error
+    if record.task.name not in tasks:
+        raise unknown_name("task", record.task.name, tasks)
+    return Entry(record, path, tasks[record.task.name])
+
+
+def latest(entries: Sequence[Entry]) -> tuple[list[Entry], int]:
+    """One entry per cell, the last of those given; and how many gave way."""
+    kept = {entry.cell: entry for entry in entries}
+    return list(kept.values()), len(entries) - len(kept)

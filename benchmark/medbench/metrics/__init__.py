@@ -1,0 +1,1 @@
+"""Metrics: one file per family, each metric with its identity card."""

@@ -1,0 +1,1 @@
+"""Patient-clustered bootstrap, paired tests, and ranking with ties."""
