@@ -7,8 +7,8 @@ import shlex
 from pathlib import Path
 
 import pytest
-from conftest import Medbench
 
+from conftest import Medbench
 from medbench import hookspecs
 from medbench.cli.reference import reference
 from medbench.metrics.cards import CLASSIFICATION
@@ -69,7 +69,9 @@ def test_commands_in_the_docs_are_real(medbench: Medbench) -> None:
     """Every `medbench ...` line of the pages names a verb and options that exist."""
     lines = set()
     for page in (ROOT / "README.md", *DOCS.glob("*.md")):
-        lines |= set(re.findall(r"^(?:    |\$ )?(medbench [a-z].*)$", page.read_text("utf-8"), re.M))
+        lines |= set(
+            re.findall(r"^(?:    |\$ )?(medbench [a-z].*)$", page.read_text("utf-8"), re.M)
+        )
     assert lines
     known = reference()
     for line in lines:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from conftest import Medbench
 
 BAD = ("broken_import", "incompatible", "raising_hook", "exits")
@@ -60,7 +61,9 @@ def test_no_plugins_leaves_third_parties_out(crowded: Medbench) -> None:
         ran = crowded(*line, "--json")
         assert [m["name"] for m in ran.json] == ["radclip"]
         assert "broken" not in ran.err
-    status = {p["name"]: p["status"] for p in crowded("--no-plugins", "plugins", "list", "--json").json}
+    status = {
+        p["name"]: p["status"] for p in crowded("--no-plugins", "plugins", "list", "--json").json
+    }
     assert status["toy_model"] == "disabled"
 
 

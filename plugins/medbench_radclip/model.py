@@ -77,7 +77,7 @@ class Radclip:
         self.clip = build_clip(config)
         self.pool = build_pooling(config).eval()
 
-    def parameters(self) -> dict[str, int]:
+    def parameter_counts(self) -> dict[str, int]:
         """Numbers of values: ``total``, and ``trainable`` by RadCLIP's own stages."""
         adapter = count(self.pool.parameters())
         tower = count(self._tower.parameters())
@@ -122,7 +122,8 @@ class Radclip:
                         "statistics_images",
                     ),
                     needs=tuple(s.name for s in result),
-                    title=f"image tower on 2-D pairs, {config.pairs_epochs} epochs",
+                    title="image tower on 2-D pairs",
+                    epochs=config.pairs_epochs,
                 )
             )
         elif has_batchnorm(self._tower):
@@ -133,6 +134,7 @@ class Radclip:
                     config=dims | config.values("statistics_images") | _origin(weights),
                     needs=tuple(s.name for s in result),
                     title="normalisation statistics on 2-D pairs",
+                    epochs=1,
                 )
             )
         trained = config.pooling in ("attention", "mean-head")
@@ -154,7 +156,8 @@ class Radclip:
                     )
                     | _origin(weights),
                     needs=tuple(s.name for s in result),
-                    title=f"slice pooling on volumes, {config.volumes_epochs} epochs",
+                    title="slice pooling on volumes",
+                    epochs=config.volumes_epochs,
                 )
             )
         return tuple(result)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from conftest import Medbench
 
 
@@ -27,7 +28,11 @@ from conftest import Medbench
         (("run", "-m", "radclip", "-t", "covid-ct", "--set", "pairs_epochs=many"), 2, "--set"),
         (("run", "-m", "radclip", "-t", "covid-ct", "--set", "nonsense"), 2, "KEY=VALUE"),
         (("run", "-m", "radclip", "-t", "covid-ct", "--weights", "radclip"), 2, "MODEL=PATH"),
-        (("run", "-m", "radclip", "-t", "covid-ct", "--weights", "radclip=/no/file"), 3, "/no/file"),
+        (
+            ("run", "-m", "radclip", "-t", "covid-ct", "--weights", "radclip=/no/file"),
+            3,
+            "/no/file",
+        ),
         (("run", "-m", "radclip", "-t", "covid-ct", "--data", "/no/folder"), 3, "/no/folder"),
         (("run", "-m", "radclip", "-t", "covid-ct", "--data", "covid-ct-m=/tmp"), 2, "covid-ct-md"),
         (("run", "-m", "radclip", "-t", "covid-ct", "--preset", "paper"), 3, "--weights radclip="),

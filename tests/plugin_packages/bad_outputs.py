@@ -26,8 +26,14 @@ def medbench_models():
             capabilities=("encode_volumes", "encode_texts"),
             adaptation="linear-probe",
         ),
-        ModelSpec(name="bad-class", title="c", description="d", cls="bad_outputs:Nowhere",
-                  capabilities=("encode_volumes",), adaptation="linear-probe"),
+        ModelSpec(
+            name="bad-class",
+            title="c",
+            description="d",
+            cls="bad_outputs:Nowhere",
+            capabilities=("encode_volumes",),
+            adaptation="linear-probe",
+        ),
     ]
 
 

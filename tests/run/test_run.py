@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Medbench, Ran
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
+from conftest import Medbench, Ran
 from medbench.schemas.record import VOLATILE, Record
 
 Phantoms = Callable[[str], Path]

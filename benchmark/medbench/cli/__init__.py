@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -15,7 +15,7 @@ from medbench.errors import MedbenchError
 
 #: What a bad command line raises. Newer versions of typer carry a click of their own, whose classes
 #: are reachable on every version only as the ancestors of the public ``typer.BadParameter``.
-_BadUsage = typer.BadParameter.__mro__[2]
+_BadUsage = cast("type[Exception]", typer.BadParameter.__mro__[2])
 
 #: Flags of the whole program, accepted anywhere on the line.
 _EVERYWHERE = {"--no-plugins": "MEDBENCH_NO_PLUGINS", "--debug": "MEDBENCH_DEBUG"}

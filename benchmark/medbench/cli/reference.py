@@ -1,4 +1,4 @@
-"""Write the command reference from the program itself: ``python -m medbench.cli.reference FILE``."""
+"""The command reference, from the program: ``python -m medbench.cli.reference FILE``."""
 
 from __future__ import annotations
 

@@ -33,7 +33,8 @@ class OpenDataset:
         reader: decodes its samples.
         samples: all of them.
         track: "phantom" if any evidence says that pixels were rendered.
-        renderer: version of the phantom's renderer, where it is known.
+        renderer: version and preset of the phantom's renderer, where they are known.
+        limited: a phantom that was written with fewer samples than its preset has.
     """
 
     spec: DatasetSpec
@@ -42,6 +43,7 @@ class OpenDataset:
     samples: Sequence[Sample]
     track: Literal["real", "phantom"]
     renderer: str | None
+    limited: bool = False
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -97,8 +99,8 @@ def open_dataset(spec: DatasetSpec, root: Path) -> OpenDataset:
             f"{root}: {len(doubled):,} sample ids occur more than once, such as '{doubled[0]}'. "
             "Ids are unique in a dataset."
         )
-    track, renderer = _track(root, samples)
-    return OpenDataset(spec, root, reader, samples, track, renderer)
+    track, renderer, limited = _track(root, samples)
+    return OpenDataset(spec, root, reader, samples, track, renderer, limited)
 
 
 def _reader_class(spec: DatasetSpec) -> type[Reader]:
@@ -112,19 +114,21 @@ def _reader_class(spec: DatasetSpec) -> type[Reader]:
         ) from error
 
 
-def _track(root: Path, samples: Sequence[Sample]) -> tuple[Literal["real", "phantom"], str | None]:
+def _track(
+    root: Path, samples: Sequence[Sample]
+) -> tuple[Literal["real", "phantom"], str | None, bool]:
     """By the phantom file, else by the headers of a few DICOM files, so that phantoms that were
     copied out of their folder are still not taken for patients."""
     for folder in _around(root, samples):
         path = folder / PHANTOM_FILE
         if path.is_file():
-            return "phantom", _renderer(path)
+            return "phantom", *_marker(path)
     step = max(1, len(samples) // _SAMPLED)
     for sample in (*samples[::step], samples[-1]):
         first = sample.files[0] if sample.files else None
         if first is not None and dicom.is_dicom(first) and dicom.says_phantom(first):
-            return "phantom", None
-    return "real", None
+            return "phantom", None, False
+    return "real", None, False
 
 
 def _around(root: Path, samples: Sequence[Sample]) -> list[Path]:
@@ -141,12 +145,14 @@ def _around(root: Path, samples: Sequence[Sample]) -> list[Path]:
     return folders
 
 
-def _renderer(path: Path) -> str | None:
+def _marker(path: Path) -> tuple[str | None, bool]:
+    """Renderer as ``version/preset``, and whether fewer samples than the preset's were written."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(
             f"{path} cannot be read: {error}. Write the phantom again with `medbench data phantom`."
         ) from error
-    value = content.get("renderer") if isinstance(content, dict) else None
-    return None if value is None else str(value)
+    if not isinstance(content, dict) or "renderer" not in content:
+        return None, False
+    return f"{content['renderer']}/{content.get('preset')}", content.get("limit") is not None

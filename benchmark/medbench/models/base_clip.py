@@ -62,7 +62,8 @@ def base_stage(config: BaseClipConfig) -> Stage:
         corpus="scenes",
         cls="medbench.models.base_clip:BaseClip",
         config=values,
-        title=f"general CLIP on scenes, {config.base_epochs} epochs",
+        title="general CLIP on scenes",
+        epochs=config.base_epochs,
     )
 
 

@@ -35,7 +35,7 @@ class Stage:
         cls: ``package.module:Class`` whose ``fit`` trains this stage; empty: the model's own.
         needs: names of earlier stages whose checkpoints are loaded first.
         title: one line for progress and ``--dry-run``.
-        work: estimated work, in images seen by a network.
+        epochs: passes over the corpus, for the plan of ``--dry-run``.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Stage:
     cls: str = ""
     needs: tuple[str, ...] = ()
     title: str = ""
-    work: int = 0
+    epochs: int = 0
 
 
 class FitRun(Protocol):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from medbench.data.dataset import OpenDataset
 from medbench.errors import CellError, MedbenchError, PluginError
 from medbench.models.capabilities import Stage, State
 from medbench.plugins import load_reference
-from medbench.run.load import phantom_key
+from medbench.run.load import Loaded, corpus_state, open_corpus
+from medbench.run.records import weights_sha256
 from medbench.run.reporter import Reporter
 from medbench.run.request import RunSpec
-from medbench.run.stores import Store, code_sha256, digest
+from medbench.run.stores import Store, code_sha256, digest, explain_os_error
 
 WEIGHTS = "model.safetensors"
 
@@ -44,29 +46,34 @@ class Fitted:
         return digest(self.keys)
 
 
-def fit(
-    cell: RunSpec, corpora: Mapping[str, OpenDataset], store: Store, reporter: Reporter
-) -> Fitted:
+def fit(cell: RunSpec, loaded: Loaded, store: Store, reporter: Reporter) -> Fitted:
     """Train the missing stages of a model and load them all."""
     import torch
 
     device = torch.device(cell.device)
     model = construct(cell)
-    weights, weights_sha256 = _given_weights(cell)
+    weights, weights_sha256 = given_weights(cell)
     fitted = Fitted(model, {}, weights_sha256, [])
     with guarded(cell, "loading"):
         if weights is not None:
             model.load("weights", weights)
             fitted.keys["weights"] = str(weights_sha256)
-    for stage in stages_of(cell, model, weights):
-        _refuse_unknown(stage, corpora, fitted)
-        key = stage_key(cell, stage, corpora, fitted.keys)
-        state, notes = _checkpoint(cell, stage, key, corpora, fitted, weights, store, reporter)
+    stages = stages_of(cell, model, weights)
+    for stage in stages:
+        _refuse_unknown(cell, stage, stages)
+    # opened, rendered and held against the task before anything is trained
+    corpora = {
+        name: open_corpus(cell, name, loaded.dataset, store, reporter)
+        for name in dict.fromkeys(stage.corpus for stage in stages)
+    }
+    for stage in stages:
+        corpus = corpora[stage.corpus]
+        key = stage_key(cell, stage, fitted.keys)
+        state, notes = _checkpoint(cell, stage, key, corpus, fitted, weights, store, reporter)
         with guarded(cell, f"loading stage '{stage.name}'"):
             model.load(stage.name, state)
         fitted.keys[stage.name] = digest(key)
         fitted.notes += notes
-        corpus = corpora[stage.corpus]
         fitted.pretraining.append(
             {
                 "stage": stage.name,
@@ -113,9 +120,7 @@ def stages_of(cell: RunSpec, model: Any, weights: State | None) -> Sequence[Stag
     return list(stages)
 
 
-def stage_key(
-    cell: RunSpec, stage: Stage, corpora: Mapping[str, OpenDataset], keys: Mapping[str, str]
-) -> dict[str, Any]:
+def stage_key(cell: RunSpec, stage: Stage, keys: Mapping[str, str]) -> dict[str, Any]:
     """Everything that determines a stage's checkpoint."""
     owner = stage.cls or cell.model.cls
     package = owner.partition(":")[0].partition(".")[0]
@@ -130,8 +135,7 @@ def stage_key(
         "stage": stage.name,
         "config": dict(stage.config),
         "needs": needs if not stage.cls else {n: keys[n] for n in stage.needs},
-        "corpus": corpora[stage.corpus].manifest.sha256,
-        "corpus_files": _corpus_state(cell, stage.corpus, corpora[stage.corpus]),
+        "corpus": [stage.corpus, corpus_state(cell, stage.corpus)],
         "seed": cell.seed,
         "precision": cell.precision,
         "device": cell.device.partition(":")[0],
@@ -140,18 +144,11 @@ def stage_key(
     }
 
 
-def _corpus_state(cell: RunSpec, name: str, corpus: OpenDataset) -> str:
-    """Pixels of the corpus: a rendered phantom by what renders it, files by their state."""
-    if cell.corpora[name].root is None:
-        return digest(phantom_key(corpus.spec, cell.preset))
-    return corpus.fingerprint
-
-
 def _checkpoint(
     cell: RunSpec,
     stage: Stage,
     key: dict[str, Any],
-    corpora: Mapping[str, OpenDataset],
+    corpus: OpenDataset,
     fitted: Fitted,
     weights: State | None,
     store: Store,
@@ -186,7 +183,7 @@ def _checkpoint(
                     model.load(need, load_file(path / "payload" / WEIGHTS))
                 for module in modules_of(model):
                     module.to(run.device)
-                model.fit(stage, corpora[stage.corpus].corpus(), run)
+                model.fit(stage, corpus.corpus(), run)
                 state = {
                     name: tensor.detach().to("cpu").contiguous()
                     for name, tensor in model.state(stage.name).items()
@@ -205,23 +202,28 @@ def _checkpoint(
     return load_file(folder / WEIGHTS), notes
 
 
-def _given_weights(cell: RunSpec) -> tuple[State | None, str | None]:
+def given_weights(cell: RunSpec) -> tuple[State | None, str | None]:
+    """The user's checkpoint and its hash, or two None."""
     if cell.weights is None:
         return None, None
     from medbench.models import weights
 
-    return weights.read_weights(cell.weights), weights.sha256(cell.weights)
+    return weights.read_weights(cell.weights), weights_sha256(cell.weights)
 
 
-def _refuse_unknown(stage: Stage, corpora: Mapping[str, OpenDataset], fitted: Fitted) -> None:
-    if stage.corpus not in corpora:
+def _refuse_unknown(cell: RunSpec, stage: Stage, stages: Sequence[Stage]) -> None:
+    if stage.corpus not in cell.corpora:
         raise PluginError(
-            f"Stage '{stage.name}' trains on '{stage.corpus}', which the model's spec does not name "
-            "under pretraining."
+            f"Stage '{stage.name}' of model '{cell.model.name}' trains on '{stage.corpus}', which "
+            "the model's spec does not name under pretraining."
         )
-    missing = [name for name in stage.needs if name not in fitted.keys]
+    earlier = [other.name for other in stages[: stages.index(stage)]]
+    missing = [name for name in stage.needs if name not in earlier]
     if missing:
-        raise PluginError(f"Stage '{stage.name}' needs {', '.join(missing)}, which did not run.")
+        raise PluginError(
+            f"Stage '{stage.name}' of model '{cell.model.name}' needs {', '.join(missing)}, which "
+            "is not an earlier stage."
+        )
 
 
 def modules_of(model: Any) -> list[Any]:
@@ -233,25 +235,20 @@ def modules_of(model: Any) -> list[Any]:
     return [m for m in vars(model).values() if isinstance(m, torch.nn.Module)]
 
 
-class guarded:  # noqa: N801 - reads as a statement: with guarded(...)
+@contextmanager
+def guarded(cell: RunSpec, doing: str) -> Iterator[None]:
     """Turn whatever a plugin raises into a CellError (exit 1) that names the cell and the place."""
-
-    def __init__(self, cell: RunSpec, doing: str) -> None:
-        self.cell, self.doing = cell, doing
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        if error is None or isinstance(error, MedbenchError) or not isinstance(error, Exception):
-            return False
-        from medbench.run.stores import explain_os_error
-
+    try:
+        yield
+    except MedbenchError:
+        raise
+    except Exception as error:
         explained = explain_os_error(error)
         if explained is not None:
             raise explained from error
-        place = inspect.getinnerframes(trace)[-1] if trace else None
-        where = f" ({Path(place.filename).name}, line {place.lineno})" if place else ""
+        place = traceback.extract_tb(error.__traceback__)[-1]
         raise CellError(
-            f"{self.cell.title}: the model raised {type(error).__name__} in {self.doing}{where}: "
-            f"{error}. Finished stages are kept; --debug shows the traceback."
+            f"{cell.title}: the model raised {type(error).__name__} in {doing} "
+            f"({Path(place.filename).name}, line {place.lineno}): {error}. Finished stages are "
+            "kept; --debug shows the traceback."
         ) from error

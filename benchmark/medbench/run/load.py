@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,7 +17,7 @@ from medbench.data.splits import classes_of, kfold, patients_of, shared_patients
 from medbench.errors import DataError
 from medbench.run.reporter import Reporter
 from medbench.run.request import DataSource, RunSpec
-from medbench.run.stores import Store, code_sha256
+from medbench.run.stores import Store, code_sha256, digest
 from medbench.schemas.specs import DatasetSpec
 
 if TYPE_CHECKING:
@@ -38,7 +37,6 @@ class Loaded:
         y: labels, float [N, L]; NaN where not scored.
         folds: int [N], the fold in which a sample is scored.
         manifest: binds samples, labels and folds.
-        corpora: training corpora by dataset name.
     """
 
     dataset: OpenDataset
@@ -47,7 +45,6 @@ class Loaded:
     y: npt.NDArray[np.float64]
     folds: npt.NDArray[np.int64]
     manifest: Manifest
-    corpora: Mapping[str, OpenDataset]
 
 
 def load(cell: RunSpec, store: Store, reporter: Reporter) -> Loaded:
@@ -62,7 +59,8 @@ def load(cell: RunSpec, store: Store, reporter: Reporter) -> Loaded:
     absent = sorted({n for n in names if all(n not in s.labels for s in samples)})
     if absent:
         raise DataError(
-            f"{dataset.root} has no label {', '.join(absent)}, which task '{cell.task.name}' scores."
+            f"{dataset.root} has no label {', '.join(absent)}, which task '{cell.task.name}' "
+            "scores."
         )
     y = np.array(
         [[np.nan if s.labels.get(n) is None else float(s.labels[n] or 0) for n in names]
@@ -75,19 +73,15 @@ def load(cell: RunSpec, store: Store, reporter: Reporter) -> Loaded:
         renderer=dataset.renderer,
         splits={s.id: f"fold-{fold}" for s, fold in zip(samples, folds, strict=True)},
     )
-    corpora = {
-        name: opened(source.dataset, data_root(source, cell.preset, store, reporter))
-        for name, source in cell.corpora.items()
-    }
-    for name, corpus in corpora.items():
-        refuse_shared_patients(cell, dataset, name, corpus)
-    return Loaded(dataset, samples, patients, y, folds, manifest, corpora)
+    return Loaded(dataset, samples, patients, y, folds, manifest)
 
 
-def refuse_shared_patients(
-    cell: RunSpec, dataset: OpenDataset, name: str, corpus: OpenDataset
-) -> None:
-    """No corpus that a model trains on may hold a patient of the task."""
+def open_corpus(
+    cell: RunSpec, name: str, dataset: OpenDataset, store: Store, reporter: Reporter
+) -> OpenDataset:
+    """A training corpus, refused when it holds a patient of the task. Raises DataError."""
+    source = cell.corpora[name]
+    corpus = opened(source.dataset, data_root(source, cell.preset, store, reporter))
     shared = shared_patients(dataset.samples, corpus.samples)
     if shared:
         raise DataError(
@@ -97,6 +91,16 @@ def refuse_shared_patients(
             "other people who happen to be numbered alike, put the collection's name before the "
             "numbers in the corpus."
         )
+    return corpus
+
+
+def corpus_state(cell: RunSpec, name: str) -> str:
+    """What a corpus is made of: a rendered phantom by what renders it, files by their state."""
+    source = cell.corpora[name]
+    if source.root is None:
+        return digest(phantom_key(source.dataset, cell.preset))
+    corpus = opened(source.dataset, source.root)
+    return digest([corpus.manifest.sha256, corpus.fingerprint])
 
 
 def data_root(source: DataSource, preset: str, store: Store, reporter: Reporter) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 from medbench.plugins import Registry
 from medbench.run import records
 from medbench.run.request import DataSource, Plan, RunSpec
-from medbench.run.stores import Store, home
+from medbench.run.stores import Store, digest, home
 
 
 def describe_plan(plan: Plan, registry: Registry) -> dict[str, Any]:
@@ -21,50 +21,41 @@ def describe_plan(plan: Plan, registry: Registry) -> dict[str, Any]:
 
 
 def _describe(cell: RunSpec, plan: Plan, store: Store) -> dict[str, Any]:
-    from medbench.run.fit import construct, stage_key, stages_of
-    from medbench.run.load import Loaded, images_key, opened, phantom_key
-    from medbench.run.stores import digest
+    from medbench.run.fit import construct, given_weights, stage_key, stages_of
+    from medbench.run.load import images_key, load, phantom_key
+    from medbench.run.reporter import Reporter
 
-    stages: list[dict[str, str]] = []
+    rows: list[dict[str, str]] = []
 
-    def add(name: str, state: bool | None, work: str) -> None:
-        text = {True: "cached", False: "to do", None: "unknown until the data is there"}[state]
-        stages.append({"stage": name, "state": text, "work": "" if state else work})
+    def add(name: str, cached: bool, work: str) -> None:
+        state = "cached" if cached else "to do"
+        rows.append({"stage": name, "state": state, "work": "" if cached else work})
 
-    ready = True
-    sources: list[DataSource] = [cell.source, *cell.corpora.values()]
-    for source in dict.fromkeys(sources):
-        if source.root is None:
-            there = store.has("phantoms", phantom_key(source.dataset, cell.preset))
-            ready = ready and there
-            add(f"render {source.dataset.name}", there, "pixels, on the CPU")
-    loaded: Loaded | None = None
-    done = False
-    if ready:
-        from medbench.run.load import load
-        from medbench.run.reporter import Reporter
+    def rendered(source: DataSource) -> bool:
+        if source.root is not None:
+            return True
+        there = store.has("phantoms", phantom_key(source.dataset, cell.preset))
+        add(f"render {source.dataset.name}", there, "pixels, on the CPU")
+        return there
 
-        loaded = load(cell, store, Reporter())
-        done = records.find(plan.output / records.run_id(cell, loaded), cell, loaded) is not None
+    loaded = load(cell, store, Reporter()) if rendered(cell.source) else None
+    done = loaded is not None and (
+        records.find(plan.output / records.run_id(cell, loaded), cell, loaded) is not None
+    )
     model = construct(cell)
-    size = int(model.image_size)
-    images = store.has("images", images_key(loaded, size)) if loaded else None
     count = f"{len(loaded.samples):,} samples" if loaded else "all samples"
+    images = loaded is not None and store.has("images", images_key(loaded, int(model.image_size)))
     add(f"decode {cell.source.dataset.name}", images, count)
-    weights = None
-    if cell.weights is not None:
-        from medbench.models import weights as files
-
-        weights = files.read_weights(cell.weights)
-    keys: dict[str, str] = {"weights": files.sha256(cell.weights)} if cell.weights else {}
-    for stage in stages_of(cell, model, weights):
-        there_already: bool | None = None
-        if loaded is not None:
-            corpora = {n: opened(c.spec, c.root) for n, c in loaded.corpora.items()}
-            key = stage_key(cell, stage, corpora, keys)
-            keys[stage.name] = digest(key)
-            there_already = store.has("checkpoints", key)
-        add(stage.title or f"train {stage.name}", there_already, f"{stage.work:,} images")
+    weights, sha256 = given_weights(cell)
+    stages = stages_of(cell, model, weights)
+    for name in dict.fromkeys(stage.corpus for stage in stages):
+        rendered(cell.corpora[name])
+    keys = {"weights": str(sha256)} if sha256 else {}
+    for stage in stages:
+        key = stage_key(cell, stage, keys)
+        keys[stage.name] = digest(key)
+        work = f"{stage.epochs} x {stage.corpus}" if stage.epochs else stage.corpus
+        add(stage.title or f"train {stage.name}", store.has("checkpoints", key), work)
     add("embed, probe and score", done, count)
     return {
         "cell": cell.title,
@@ -72,5 +63,5 @@ def _describe(cell: RunSpec, plan: Plan, store: Store) -> dict[str, Any]:
         "data": f"{cell.source.track} {cell.source.dataset.name}",
         "device": f"{cell.device} {cell.precision}",
         "done": done,
-        "stages": stages,
+        "stages": rows,
     }

@@ -7,13 +7,15 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import medbench
-from medbench.run.load import Loaded, images_key
+from medbench.phantom.version import RENDERER_VERSION
+from medbench.run.load import Loaded, corpus_state, images_key, opened
 from medbench.run.request import RunSpec
 from medbench.run.stores import (
     canonical,
@@ -51,11 +53,11 @@ def identity(cell: RunSpec, loaded: Loaded) -> dict[str, Any]:
         "preset": cell.preset,
         "config": dict(cell.config_values),
         "plugin": [cell.distribution, cell.plugin_version],
-        "weights": cell.weights is not None,
+        "weights": weights_sha256(cell.weights),
         "task": cell.task.sha256,
         "track": loaded.dataset.track,
         "manifest": loaded.manifest.sha256,
-        "corpora": {name: corpus.manifest.sha256 for name, corpus in loaded.corpora.items()},
+        "corpora": {name: _corpus_identity(cell, name) for name in cell.corpora},
         "protocol": cell.protocol,
         "adaptation": cell.adaptation,
         "fraction": cell.fraction,
@@ -65,6 +67,14 @@ def identity(cell: RunSpec, loaded: Loaded) -> dict[str, Any]:
     }
 
 
+def _corpus_identity(cell: RunSpec, name: str) -> str:
+    """A corpus as it is called on any machine: by manifest, or by what renders it."""
+    source = cell.corpora[name]
+    if source.root is None:
+        return f"phantom/{RENDERER_VERSION}/{cell.preset}"
+    return opened(source.dataset, source.root).manifest.sha256
+
+
 def run_id(cell: RunSpec, loaded: Loaded) -> str:
     """A readable name with the hash of the cell's identity."""
     name = cell.model_id.replace("@", ".")
@@ -72,24 +82,30 @@ def run_id(cell: RunSpec, loaded: Loaded) -> str:
     return f"{name}_{cell.task.name}_{cell.preset}_s{cell.seed}_{tail}"
 
 
-def inputs(cell: RunSpec, loaded: Loaded) -> dict[str, Any]:
-    """What a record on this machine was made from: it stands only while none of it changes."""
+@cache
+def weights_sha256(path: Path | None) -> str | None:
+    """Hash of a user's checkpoint; None when none was given."""
+    if path is None:
+        return None
+    from medbench.models import weights
+
+    return weights.sha256(path)
+
+
+def inputs(cell: RunSpec, loaded: Loaded, corpora: Iterable[str]) -> dict[str, Any]:
+    """What a record on this machine was made from: it stands only while none of it changes.
+
+    ``corpora`` are those that were trained on.
+    """
     packages = {"medbench", cell.plugin_package}
     return {
         "identity": identity(cell, loaded),
         "images": images_key(loaded, 0),
-        "weights": _file_state(cell.weights),
+        "corpora": {name: corpus_state(cell, name) for name in sorted(corpora)},
         "batch": cell.batch_size,
         "device": cell.device.partition(":")[0],
         "code": {package: code_sha256(package) for package in sorted(packages)},
     }
-
-
-def _file_state(path: Path | None) -> list[Any] | None:
-    if path is None:
-        return None
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    return [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
 
 
 def find(folder: Path, cell: RunSpec, loaded: Loaded) -> Record | None:
@@ -99,7 +115,10 @@ def find(folder: Path, cell: RunSpec, loaded: Loaded) -> Record | None:
         record = Record.model_validate_json((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if canonical(made_from["inputs"]) != canonical(inputs(cell, loaded)):
+    corpora = made_from["inputs"]["corpora"]
+    if not set(corpora) <= set(cell.corpora):
+        return None
+    if canonical(made_from["inputs"]) != canonical(inputs(cell, loaded, corpora)):
         return None
     table = folder / PREDICTIONS
     if not table.is_file() or file_sha256(table) != made_from["predictions_file"]:
@@ -129,7 +148,8 @@ def write(
         finally:
             temporary.unlink(missing_ok=True)
     record = assemble(folder.name, cell, loaded, fitted, predictions, scored, baselines, timing)
-    made_from = {"inputs": inputs(cell, loaded), "predictions_file": file_sha256(table)}
+    trained_on = {corpus["dataset"] for corpus in fitted.pretraining}
+    made_from = {"inputs": inputs(cell, loaded, trained_on), "predictions_file": file_sha256(table)}
     write_atomically(folder / INPUTS, canonical(made_from))
     write_atomically(folder / RECORD, record.model_dump_json(by_alias=True, indent=2) + "\n")
     return record
@@ -151,6 +171,11 @@ def assemble(
     test = len(loaded.samples)
     people = len(set(loaded.patients))
     folds = len(sizes)
+    training_patients = min(
+        len({p for p, f in zip(loaded.patients, loaded.folds.tolist(), strict=True) if f != fold})
+        for fold in set(loaded.folds.tolist())
+    )
+    trains = cell.adaptation == "linear-probe"
     return Record(
         status="complete",
         run_id=name,
@@ -171,8 +196,8 @@ def assemble(
             track=dataset.track,
             manifest_sha256=loaded.manifest.sha256,
             renderer=dataset.renderer,
-            samples={"train": test - max(sizes), "val": 0, "test": test},
-            patients={"train": people - max(sizes), "val": 0, "test": people},
+            samples={"train": (test - max(sizes)) * trains, "val": 0, "test": test},
+            patients={"train": training_patients * trains, "val": 0, "test": people},
         ),
         protocol=cell.protocol,
         adaptation=cell.adaptation,
@@ -193,7 +218,7 @@ def assemble(
             f"{folds}-fold cross-validation by patient: each sample is scored once, out of fold; "
             "'train' counts the smallest training part, whose own inner folds choose the probe's "
             "regularisation, so 'val' is 0"
-            if cell.adaptation == "linear-probe"
+            if trains
             else "zero-shot: no label was used",
             *fitted.notes,
             *scored.notes,
@@ -206,8 +231,8 @@ def count_parameters(model: Any) -> dict[str, int]:
     from medbench.run.fit import modules_of
 
     if hasattr(model, "parameter_counts"):
-        counts: dict[str, int] = model.parameter_counts()
-        return counts
+        counted: dict[str, int] = model.parameter_counts()
+        return counted
     parameters = {id(p): p for module in modules_of(model) for p in module.parameters()}
     total = sum(p.numel() for p in parameters.values())
     return {
@@ -219,7 +244,7 @@ def count_parameters(model: Any) -> dict[str, int]:
 def flags(cell: RunSpec, loaded: Loaded, fitted: Fitted) -> list[str]:
     """What a reader must know before believing the number."""
     found = []
-    if cell.limit is not None:
+    if cell.limit is not None or loaded.dataset.limited:
         found.append("limited")
     if cell.weights is not None and loaded.dataset.spec.name in cell.model.overlaps:
         found.append("contaminated")

@@ -16,8 +16,6 @@ from medbench.run.settings import configure, parse_settings
 from medbench.schemas.specs import ADAPTATIONS, PRESETS, DatasetSpec, ModelSpec, Variant
 from medbench.schemas.task import TaskSpec, load_task
 
-MARKER = "medbench-phantom.json"
-
 #: What each adaptation of a classification task asks of a model; any one of a row's tuples will do.
 _NEEDS: dict[tuple[str, str | None], tuple[tuple[str, ...], ...]] = {
     ("image", "linear-probe"): (("encode_images",),),
@@ -115,8 +113,10 @@ def find_data(spec: DatasetSpec, given: str | None, registry: Registry | None = 
             f"The data of '{spec.name}', {path} ({why}), does not exist. Give the folder as "
             f"downloaded with --data {spec.name}=PATH, or --data phantom."
         )
-    phantom = path.is_dir() and (path / MARKER).is_file()
-    return DataSource(spec, path.resolve(), "phantom" if phantom else "real", why)
+    from medbench.run.load import opened
+
+    root = path.resolve()
+    return DataSource(spec, root, opened(spec, root).track, why)
 
 
 def config_file() -> Path:

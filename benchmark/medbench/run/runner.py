@@ -121,7 +121,7 @@ class Runner:
         size = int(construct(cell).image_size)
         # decoded before anything is trained: a damaged file must not cost a training
         images = decoded_images(loaded, size, self.store, self.reporter)
-        fitted = fit(cell, loaded.corpora, self.store, self.reporter)
+        fitted = fit(cell, loaded, self.store, self.reporter)
         predictions = predict(cell, loaded, fitted, images, self.store, self.reporter)
         with self.reporter.stage("score", "score"):
             scored = score(predictions, specs)
