@@ -72,7 +72,7 @@ def test_presets_and_variants_are_valid() -> None:
 def test_published_parameter_count() -> None:
     with torch.device("meta"):
         model = Radclip(RadclipConfig.model_validate(RADCLIP.presets["paper"]))
-        numbers = model.parameters()
+        numbers = model.parameter_counts()
     assert numbers["total"] == 427_616_513 + 2_411_520  # ViT-L/14 and the adapter
     assert numbers["trainable"] == numbers["total"] - 123_650_304 - 1  # text tower, logit scale
 
