@@ -22,7 +22,7 @@ GENERAL_CLIP: dict[str, dict[str, Any]] = {
         "text_heads": 4,
         "context": 77,
         "quick_gelu": False,
-        "base_epochs": 3,
+        "base_epochs": 2,
         "base_batch": 128,
         "base_lr": 5e-4,
     },

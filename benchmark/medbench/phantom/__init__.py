@@ -1,0 +1,4 @@
+"""Phantoms: published dataset layouts on disk, with pixels rendered from parametric patients.
+
+Importing this package costs nothing heavy; its modules import torch.
+"""

@@ -1,0 +1,1 @@
+"""One writer per dataset: the real on-disk layout, filled with rendered pixels."""
