@@ -63,6 +63,7 @@ RADCLIP = ModelSpec(
             description="control: the same training from random weights (text tower random, too)",
             config={"general": False},
             own_weights=True,
+            from_scratch=True,
         ),
     ),
     capabilities=("encode_images", "encode_texts", "encode_volumes", "fit"),

@@ -7,6 +7,7 @@ volumes are encoded, and how checkpoints come and go.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -105,7 +106,8 @@ class Radclip:
         dims = config.values(*ClipConfig.model_fields)
         result: list[Stage] = []
         if weights is None and config.general:
-            result.append(base_stage(config))
+            # a general CLIP of the user's, --weights radclip@clip=PATH, stands for it
+            result.append(replace(base_stage(config), weights="clip"))
         if weights is None and config.adapted:
             result.append(
                 Stage(

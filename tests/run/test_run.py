@@ -329,8 +329,8 @@ def test_dry_run_tells_what_is_cached_and_writes_nothing(
 
 
 def test_limit_keeps_every_class_and_is_flagged(toy: Medbench, phantoms: Phantoms) -> None:
-    ran = toy(*line(phantoms, "--limit", "20", "--json"))
+    ran = toy(*line(phantoms, "--limit", "26", "--json"))
     assert ran.code == 0, ran.err
     (record,) = ran.json["records"]
-    assert record["counts"]["scored"] == 20
+    assert record["counts"]["scored"] == 26
     assert "limited" in record["flags"]

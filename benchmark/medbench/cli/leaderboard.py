@@ -10,6 +10,8 @@ import typer
 from medbench.cli.registry import registry
 
 if TYPE_CHECKING:
+    from medbench.plugins import Registry
+    from medbench.schemas.specs import MetricSpec
     from medbench.schemas.task import TaskSpec
 
 app = typer.Typer(no_args_is_help=True, help="Leaderboards: tables made from records alone.")
@@ -83,7 +85,8 @@ def build(
                 + "".join(f" or {folder}" for folder in folders)
                 + ". Run a model first: medbench run --model radclip --task covid-ct."
             )
-        written = tables.build(records, output or root, load_tasks())
+        known = registry()
+        written = tables.build(records, output or root, tasks_of(known), metrics=metrics_of(known))
     for path in written:
         if show and path.suffix == ".md" and path.name != "README.md":
             print(path.read_text(encoding="utf-8"))
@@ -105,8 +108,9 @@ def check(
     from medbench.leaderboard import build as tables
 
     if not (root / "records").is_dir():
-        raise DataError(f"{root / 'records'} does not exist. Name the folder with --root.")
-    problems = tables.check(root, load_tasks())
+        raise DataError(f"{root / 'records'} does not exist. Name another folder with --root.")
+    known = registry()
+    problems = tables.check(root, tasks_of(known), metrics=metrics_of(known))
     if problems:
         raise VerificationError(
             f"{len(problems)} things do not agree in {root}: " + " ".join(problems)
@@ -115,9 +119,13 @@ def check(
     print(f"{root}: {count} records and their tables agree.")
 
 
-def load_tasks() -> dict[str, TaskSpec]:
+def tasks_of(known: Registry) -> dict[str, TaskSpec]:
     """Every task, by name."""
     from medbench.schemas.task import load_task
 
-    found = registry()
-    return {name: load_task(found.task_file(name)) for name in found.names("tasks")}
+    return {name: load_task(known.task_file(name)) for name in known.names("tasks")}
+
+
+def metrics_of(known: Registry) -> list[MetricSpec]:
+    """Every metric, plugins' included."""
+    return [known.metric(name) for name in known.names("metrics")]

@@ -36,6 +36,8 @@ class Stage:
         needs: names of earlier stages whose checkpoints are loaded first.
         title: one line for progress and ``--dry-run``.
         epochs: passes over the corpus, for the plan of ``--dry-run``.
+        weights: name of a variant whose weights, given as ``--weights MODEL@VARIANT=PATH``, stand
+            for this stage, which is then not trained.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Stage:
     needs: tuple[str, ...] = ()
     title: str = ""
     epochs: int = 0
+    weights: str = ""
 
 
 class FitRun(Protocol):

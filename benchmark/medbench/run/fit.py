@@ -29,6 +29,7 @@ class Fitted:
     Attributes:
         model: the plugin's object, on its device.
         keys: stage name (or "weights") to the hash of everything that determines it.
+        states: stage name (or "weights") to its tensors.
         weights_sha256: of the file given with ``--weights``; None without.
         pretraining: one entry per corpus that was trained on.
         notes: what the user was told.
@@ -36,6 +37,7 @@ class Fitted:
 
     model: Any
     keys: dict[str, str]
+    states: dict[str, State]
     weights_sha256: str | None
     pretraining: list[dict[str, Any]]
     notes: list[str] = field(default_factory=list)
@@ -53,26 +55,29 @@ def fit(cell: RunSpec, loaded: Loaded, store: Store, reporter: Reporter) -> Fitt
     device = torch.device(cell.device)
     model = construct(cell)
     weights, weights_sha256 = given_weights(cell)
-    fitted = Fitted(model, {}, weights_sha256, [])
-    with guarded(cell, "loading"):
-        if weights is not None:
+    fitted = Fitted(model, {}, {}, weights_sha256, [])
+    if weights is not None:
+        with guarded(cell, "loading the given weights"):
             model.load("weights", weights)
-            fitted.keys["weights"] = str(weights_sha256)
+        fitted.keys["weights"], fitted.states["weights"] = str(weights_sha256), weights
     stages = stages_of(cell, model, weights)
     for stage in stages:
         _refuse_unknown(cell, stage, stages)
     # opened, rendered and held against the task before anything is trained
     corpora = {
         name: open_corpus(cell, name, loaded.dataset, store, reporter)
-        for name in dict.fromkeys(stage.corpus for stage in stages)
+        for name in dict.fromkeys(s.corpus for s in stages if s.weights not in cell.stage_weights)
     }
     for stage in stages:
+        if stage.weights in cell.stage_weights:
+            _take_given(cell, stage, fitted)
+            continue
         corpus = corpora[stage.corpus]
         key = stage_key(cell, stage, fitted.keys)
-        state, notes = _checkpoint(cell, stage, key, corpus, fitted, weights, store, reporter)
+        state, notes = _checkpoint(cell, stage, key, corpus, fitted, store, reporter)
         with guarded(cell, f"loading stage '{stage.name}'"):
             model.load(stage.name, state)
-        fitted.keys[stage.name] = digest(key)
+        fitted.keys[stage.name], fitted.states[stage.name] = digest(key), state
         fitted.notes += notes
         fitted.pretraining.append(
             {
@@ -87,6 +92,20 @@ def fit(cell: RunSpec, loaded: Loaded, store: Store, reporter: Reporter) -> Fitt
             module.to(device)
             module.eval()
     return fitted
+
+
+def _take_given(cell: RunSpec, stage: Stage, fitted: Fitted) -> None:
+    """Load the user's weights in place of a stage."""
+    from medbench.models import weights
+
+    path = cell.stage_weights[stage.weights]
+    state = weights.read_weights(path)
+    with guarded(cell, f"loading {path} as stage '{stage.name}'"):
+        fitted.model.load(stage.name, state)
+    fitted.keys[stage.name] = str(weights_sha256(path))
+    fitted.states[stage.name] = state
+    sha256 = fitted.keys[stage.name]
+    fitted.notes.append(f"stage '{stage.name}' is given, not trained: sha256 {sha256}")
 
 
 def construct(cell: RunSpec, stage: Stage | None = None) -> Any:
@@ -150,7 +169,6 @@ def _checkpoint(
     key: dict[str, Any],
     corpus: OpenDataset,
     fitted: Fitted,
-    weights: State | None,
     store: Store,
     reporter: Reporter,
 ) -> tuple[State, list[str]]:
@@ -176,11 +194,10 @@ def _checkpoint(
                 notes=notes,
             )
             with guarded(cell, f"training stage '{stage.name}'"):
-                if weights is not None and not stage.cls:
-                    model.load("weights", weights)
+                if "weights" in fitted.states and not stage.cls:
+                    model.load("weights", fitted.states["weights"])
                 for need in stage.needs:
-                    path = store.root / "checkpoints" / fitted.keys[need][:24]
-                    model.load(need, load_file(path / "payload" / WEIGHTS))
+                    model.load(need, fitted.states[need])
                 for module in modules_of(model):
                     module.to(run.device)
                 model.fit(stage, corpus.corpus(), run)

@@ -48,10 +48,14 @@ def _describe(cell: RunSpec, plan: Plan, store: Store) -> dict[str, Any]:
     add(f"decode {cell.source.dataset.name}", images, count)
     weights, sha256 = given_weights(cell)
     stages = stages_of(cell, model, weights)
-    for name in dict.fromkeys(stage.corpus for stage in stages):
+    for name in dict.fromkeys(s.corpus for s in stages if s.weights not in cell.stage_weights):
         rendered(cell.corpora[name])
     keys = {"weights": str(sha256)} if sha256 else {}
     for stage in stages:
+        if stage.weights in cell.stage_weights:
+            keys[stage.name] = str(records.weights_sha256(cell.stage_weights[stage.weights]))
+            add(stage.title or stage.name, True, "")
+            continue
         key = stage_key(cell, stage, keys)
         keys[stage.name] = digest(key)
         work = f"{stage.epochs} x {stage.corpus}" if stage.epochs else stage.corpus

@@ -54,6 +54,7 @@ def identity(cell: RunSpec, loaded: Loaded) -> dict[str, Any]:
         "config": dict(cell.config_values),
         "plugin": [cell.distribution, cell.plugin_version],
         "weights": weights_sha256(cell.weights),
+        "stage_weights": {n: weights_sha256(p) for n, p in cell.stage_weights.items()},
         "task": cell.task.sha256,
         "track": loaded.dataset.track,
         "manifest": loaded.manifest.sha256,
@@ -246,7 +247,8 @@ def flags(cell: RunSpec, loaded: Loaded, fitted: Fitted) -> list[str]:
     found = []
     if cell.limit is not None or loaded.dataset.limited:
         found.append("limited")
-    if cell.weights is not None and loaded.dataset.spec.name in cell.model.overlaps:
+    given = cell.weights is not None or cell.stage_weights
+    if given and loaded.dataset.spec.name in cell.model.overlaps:
         found.append("contaminated")
     if cell.assumed:
         found.append("assumed-hyperparameters")

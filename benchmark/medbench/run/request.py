@@ -56,6 +56,7 @@ class RunSpec:
     plugin_version: str
     plugin_package: str
     weights: Path | None
+    stage_weights: Mapping[str, Path]  # variant name to weights that may stand for a stage
     task: TaskSpec
     source: DataSource
     corpora: Mapping[str, DataSource]

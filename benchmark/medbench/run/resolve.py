@@ -53,7 +53,13 @@ def resolve(request: Request, registry: Registry) -> Plan:
             source = sources[task.dataset]
             preset = _preset(request.preset, spec, source, device)
             given = _weights_for(weights, spec, variant)
-            if preset in spec.needs_weights and given is None:
+            for_stages = {
+                n.partition("@")[2]: path
+                for n, path in weights.items()
+                if n.startswith(f"{spec.name}@")
+            }
+            scratch = variant is not None and variant.from_scratch
+            if preset in spec.needs_weights and not (given or for_stages or scratch):
                 base = _variant_weights_hint(spec, variant)
                 raise WeightsError(
                     f"{name} at preset '{preset}' needs its published weights, which are not given."
@@ -74,6 +80,7 @@ def resolve(request: Request, registry: Registry) -> Plan:
                         plugin_version=plugin.version,
                         plugin_package=spec.cls.partition(":")[0].partition(".")[0],
                         weights=given,
+                        stage_weights=for_stages,
                         task=task,
                         source=source,
                         corpora={n: sources[n] for n in spec.pretraining},

@@ -71,6 +71,7 @@ class Variant:
         own_weights: True when weights given for the plain model must not be used for this
             variant (it stands for another network, such as the unadapted base model); it then
             takes ``--weights MODEL@VARIANT=PATH`` only.
+        from_scratch: True when the variant runs without weights at every preset.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Variant:
     config: Mapping[str, Any] = field(default_factory=dict)
     adaptation: Adaptation | None = None
     own_weights: bool = False
+    from_scratch: bool = False
 
     def __post_init__(self) -> None:
         _require_name("variant", self.name)
