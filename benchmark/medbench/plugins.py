@@ -9,7 +9,6 @@ that error again.
 from __future__ import annotations
 
 import sys
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -56,6 +55,8 @@ class Plugin:
         """The original error on one line; empty when there is none."""
         if self.error is None:
             return ""
+        import traceback
+
         text = "".join(traceback.format_exception_only(self.error)).strip()
         return " ".join(text.split())
 
@@ -152,14 +153,11 @@ def discover(third_party: bool = True) -> Registry:
     """Import every plugin's specs. First-party plugins come first and keep their names."""
     manager = pluggy.PluginManager("medbench")
     manager.add_hookspecs(hookspecs)
-    points = sorted(
-        entry_points(group=GROUP),
-        key=lambda point: (_distribution(point)[0] != FIRST_PARTY, point.name),
-    )
+    found = [(point, *_distribution(point)) for point in entry_points(group=GROUP)]
+    found.sort(key=lambda item: (item[1] != FIRST_PARTY, item[0].name))
     plugins: list[Plugin] = []
     taken: dict[tuple[str, str], str] = {}
-    for point in points:
-        distribution, version = _distribution(point)
+    for point, distribution, version in found:
         plugin = Plugin(point.name, point.value, distribution, version, claimed={point.name})
         plugin.claimed.add(point.name.removeprefix("medbench-"))
         plugins.append(plugin)
@@ -191,7 +189,8 @@ def discover(third_party: bool = True) -> Registry:
 def _distribution(point: EntryPoint) -> tuple[str, str]:
     if point.dist is None:
         return ("unknown", "0")
-    return (point.dist.name, point.dist.version)
+    metadata = point.dist.metadata  # read once: name and version would each parse the file anew
+    return (metadata["Name"], metadata["Version"])
 
 
 def _ask(manager: pluggy.PluginManager, module: Any, plugin: Plugin) -> None:

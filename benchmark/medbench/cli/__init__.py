@@ -4,47 +4,69 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from typing import Annotated, cast
 
 import typer
 
 from medbench import __version__
-from medbench.cli import catalogue, data, doctor, leaderboard, plugins
-from medbench.cli import run as run_verb
 from medbench.errors import MedbenchError
 
 #: What a bad command line raises. Newer versions of typer carry a click of their own, whose classes
 #: are reachable on every version only as the ancestors of the public ``typer.BadParameter``.
 _BadUsage = cast("type[Exception]", typer.BadParameter.__mro__[2])
 
+ALL = "*"
+
 #: Flags of the whole program, accepted anywhere on the line.
 _EVERYWHERE = {"--no-plugins": "MEDBENCH_NO_PLUGINS", "--debug": "MEDBENCH_DEBUG"}
 
-app = typer.Typer(
-    name="medbench",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    add_completion=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Benchmark radiology vision-language models.\n\n"
-    "Start with: [bold]medbench run --model radclip --task covid-ct[/bold]",
-    epilog="Every option is also an environment variable MEDBENCH_<OPTION>. Exit codes: 0 done; "
-    "1 a cell failed; 2 bad usage; 3 data or weights missing or invalid; 4 plugin broken; "
-    "5 verification failed.",
-)
-app.command("run", help=run_verb.HELP, epilog=run_verb.EXAMPLES)(run_verb.run)
-app.add_typer(catalogue.models, name="models")
-app.add_typer(catalogue.tasks, name="tasks")
-app.add_typer(catalogue.datasets, name="datasets")
-app.add_typer(catalogue.metrics, name="metrics")
-app.add_typer(plugins.app, name="plugins")
-app.add_typer(data.app, name="data")
-app.add_typer(leaderboard.app, name="leaderboard")
-app.command("doctor", help=doctor.HELP, epilog=doctor.EXAMPLES)(doctor.doctor)
+#: Verb to the module that has it, as a function or an app of that name, and its line of help.
+VERBS = {
+    "run": (
+        "run",
+        "Run models on tasks: train what is missing, evaluate, record.",
+    ),
+    "models": ("catalogue", "Models that plugins contribute."),
+    "tasks": ("catalogue", "Tasks: what is asked of which data, and how it is scored."),
+    "datasets": ("catalogue", "Datasets, each with its phantom."),
+    "metrics": ("catalogue", "Metrics, each with its identity card."),
+    "plugins": ("plugins", "Plugins, and what is wrong with those that fail."),
+    "data": ("data", "Datasets on disk, and their phantoms."),
+    "leaderboard": ("leaderboard", "Leaderboards: tables made from records alone."),
+    "doctor": ("doctor", "Report what this machine has, with a fix for each problem."),
+}
 
 
-@app.callback(invoke_without_command=True)
+def program(verb: str | None) -> typer.Typer:
+    """The command line with one verb built in full, or with ``ALL``: the rest costs time."""
+    app = typer.Typer(
+        name="medbench",
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help="Benchmark radiology vision-language models.\n\n"
+        "Start with: [bold]medbench run --model radclip --task covid-ct[/bold]",
+        epilog="Every option is also an environment variable MEDBENCH_<OPTION>. Exit codes: 0 "
+        "done; 1 a cell failed; 2 bad usage; 3 data or weights missing or invalid; 4 plugin "
+        "broken; 5 verification failed.",
+    )
+    app.callback(invoke_without_command=True)(_program)
+    for name in [verb] if verb in VERBS else VERBS:
+        where, line = VERBS[name]
+        if verb not in (name, ALL):
+            app.command(name, help=line)(lambda: None)  # for the list of verbs, its name will do
+            continue
+        module = import_module(f"medbench.cli.{where}")
+        part = getattr(module, name)
+        if isinstance(part, typer.Typer):
+            app.add_typer(part, name=name, help=line)
+        else:
+            app.command(name, help=f"{line}\n\n{module.MORE}", epilog=module.EXAMPLES)(part)
+    return app
+
+
 def _program(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
     no_plugins: Annotated[
@@ -77,8 +99,9 @@ def main(arguments: list[str] | None = None) -> None:
             given.remove(flag)
             os.environ[variable] = "1"
     debug = os.environ.get("MEDBENCH_DEBUG", "") not in ("", "0", "false")
+    verb = next((word for word in given if not word.startswith("-")), None)
     try:
-        code = app(args=given, prog_name="medbench", standalone_mode=False)
+        code = program(verb)(args=given, prog_name="medbench", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except MedbenchError as error:
         _end(str(error), error.exit_code, debug)

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", envvar="MEDBENCH_JSON", help="Print JSON.")]
 
-models = typer.Typer(no_args_is_help=True, help="Models that plugins contribute.")
-tasks = typer.Typer(no_args_is_help=True, help="Tasks: what is asked of which data, and scored.")
-datasets = typer.Typer(no_args_is_help=True, help="Datasets, each with its phantom.")
-metrics = typer.Typer(no_args_is_help=True, help="Metrics, each with its identity card.")
+models = typer.Typer(no_args_is_help=True)
+tasks = typer.Typer(no_args_is_help=True)
+datasets = typer.Typer(no_args_is_help=True)
+metrics = typer.Typer(no_args_is_help=True)
 
 
 def _name(kind: str) -> Any:

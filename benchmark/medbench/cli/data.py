@@ -11,10 +11,10 @@ from medbench.cli.catalogue import Json
 from medbench.cli.output import print_fields, print_json
 from medbench.cli.registry import registry
 
-app = typer.Typer(no_args_is_help=True, help="Datasets on disk, and their phantoms.")
+data = typer.Typer(no_args_is_help=True)
 
 
-@app.command(
+@data.command(
     "phantom",
     epilog="Example: medbench data phantom covid-ct-md --output ./covid-ct-md-phantom --limit 12",
 )
@@ -64,7 +64,7 @@ def phantom(
     print(output)
 
 
-@app.command("gallery", epilog="Example: medbench data gallery --output phantoms.png")
+@data.command("gallery", epilog="Example: medbench data gallery --output phantoms.png")
 def gallery(
     output: Annotated[
         Path, typer.Option(envvar="MEDBENCH_OUTPUT", metavar="FILE", help="PNG file to write.")
@@ -80,7 +80,7 @@ def gallery(
     print(output)
 
 
-@app.command("yardsticks", epilog="Example: medbench data yardsticks covid-ct")
+@data.command("yardsticks", epilog="Example: medbench data yardsticks covid-ct")
 def yardsticks(
     task: Annotated[str, typer.Argument(help="Name of the task.", show_default=False)],
     preset: Annotated[

@@ -14,9 +14,7 @@ from medbench.cli.catalogue import Json
 from medbench.cli.output import print_json, print_table
 from medbench.cli.registry import registry
 
-HELP = """Report Python, torch, GPU, Java, disk, configured datasets and plugins.
-
-Every problem comes with a fix. Exit code 1 when something would stop a run."""
+MORE = "Exit code 1 when something would stop a run."
 EXAMPLES = "Example: medbench doctor --json"
 
 #: Free space under which the headline run may fail: phantoms, caches and checkpoints at tiny.

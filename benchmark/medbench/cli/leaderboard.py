@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from medbench.schemas.specs import MetricSpec
     from medbench.schemas.task import TaskSpec
 
-app = typer.Typer(no_args_is_help=True, help="Leaderboards: tables made from records alone.")
+leaderboard = typer.Typer(no_args_is_help=True)
 
 
-@app.command(
+@leaderboard.command(
     "build",
     epilog="Examples:\n\nmedbench leaderboard build\n\n"
     "medbench leaderboard build --local --output my-tables --print",
@@ -94,7 +94,7 @@ def build(
             print(path)
 
 
-@app.command("check", epilog="Example: medbench leaderboard check")
+@leaderboard.command("check", epilog="Example: medbench leaderboard check")
 def check(
     root: Annotated[
         Path,

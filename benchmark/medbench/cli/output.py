@@ -15,20 +15,22 @@ def print_json(document: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout; the last column wraps."""
-    from rich.console import Console
-    from rich.table import Table
+    """A table on stdout; the last column wraps on a terminal.
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for index, column in enumerate(columns):
-        last = index == len(columns) - 1
-        table.add_column(column, no_wrap=not last, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    console = Console(markup=False, highlight=False)
-    if not console.is_terminal:
-        console.width = 160  # a file or a pipe has no width of its own
-    console.print(table)
+    Written out here because importing rich for it would double the time of `medbench models list`.
+    """
+    from shutil import get_terminal_size
+    from textwrap import wrap
+
+    widths = [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns) - 1)]
+    left = sum(widths) + 2 * len(widths)
+    room = max(30, get_terminal_size((160, 24)).columns - left)
+    for row in (columns, *rows):
+        lines = wrap(row[-1], room, break_on_hyphens=False) or [""]
+        start = "".join(f"{cell:<{width}}  " for cell, width in zip(row, widths, strict=False))
+        print((start + lines[0]).rstrip())
+        for line in lines[1:]:
+            print(" " * left + line)
 
 
 def print_fields(fields: Sequence[tuple[str, Any]]) -> None:

@@ -14,10 +14,10 @@ from medbench.errors import unknown_name
 if TYPE_CHECKING:
     from medbench.plugins import Plugin
 
-app = typer.Typer(no_args_is_help=True, help="Plugins, and what is wrong with those that fail.")
+plugins = typer.Typer(no_args_is_help=True)
 
 
-@app.command("list", epilog="Example: medbench --no-plugins plugins list")
+@plugins.command("list", epilog="Example: medbench --no-plugins plugins list")
 def list_plugins(json: Json = False) -> None:
     """List plugins and their status: ok, broken, incompatible or disabled."""
     found = registry().plugins
@@ -39,7 +39,7 @@ def list_plugins(json: Json = False) -> None:
     )
 
 
-@app.command("show", epilog="Example: medbench plugins show medbench-radclip")
+@plugins.command("show", epilog="Example: medbench plugins show medbench-radclip")
 def show_plugin(
     name: Annotated[str, typer.Argument(help="Name of the entry point.", show_default=False)],
     json: Json = False,

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from medbench.run.request import Plan
     from medbench.schemas.record import Record
 
-HELP = """Run models on tasks: train what is missing, evaluate, write a record per cell.
-
-Without real data the phantom of the dataset is rendered and used, and the result says so."""
+MORE = "Without real data the phantom of the dataset is rendered and used, and the result says so."
 
 EXAMPLES = (
     "Examples:\n\n"
