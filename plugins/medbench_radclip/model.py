@@ -75,6 +75,7 @@ class Radclip:
         self.config = config
         self.image_size = config.image_size
         self.max_slices = config.max_slices
+        self.temperature = config.temperature
         self.clip = build_clip(config)
         self.pool = build_pooling(config).eval()
 

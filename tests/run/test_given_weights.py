@@ -90,6 +90,16 @@ def test_a_real_folder_and_weights_are_all_it_takes(
     assert "phantom-pretrained" in record["flags"]
     assert [entry["stage"] for entry in record["model"]["pretraining_data"]] == ["volumes"]
     assert any("no slice pooling adapter" in note for note in record["notes"])
+    again = medbench(
+        "run", "-m", "radclip", "-t", "covid-ct", "--data", f"covid-ct-md={real}",
+        "--weights", f"radclip={weights}", *SETTINGS, "--json", "--adaptation", "zero-shot",
+        "--data", f"image-text-pairs={phantoms('image-text-pairs')}",
+    )  # fmt: skip
+    assert again.code == 0, again.err
+    (zero_shot,) = again.json["records"]
+    assert zero_shot["data"]["samples"]["train"] == 0
+    assert zero_shot["hashes"]["checkpoint"] == record["hashes"]["checkpoint"]
+    assert "embed" not in again.err
     assert "no slice pooling adapter" in ran.err
 
 

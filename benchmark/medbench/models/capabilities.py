@@ -135,6 +135,8 @@ class PoolsSlices(Protocol):
 class PromptsClasses(Protocol):
     """Zero-shot prompts."""
 
+    temperature: float  #: cosines are divided by it before the softmax over labels
+
     def class_prompts(self, task: TaskSpec) -> Sequence[Sequence[str]]:
         """One or more prompts per label, in the task's label order."""
         ...

@@ -41,6 +41,12 @@ def predict(
     if cell.adaptation == "zero-shot":
         from medbench.evaluation.zero_shot import zero_shot
 
+        for name in ("class_prompts", "temperature"):
+            if not hasattr(fitted.model, name):
+                raise PluginError(
+                    f"{cell.title}: zero-shot needs '{name}', which the class of model "
+                    f"'{cell.model.name}' does not have."
+                )
         scores = zero_shot(
             features, prompt_features(cell, fitted), multiclass, float(fitted.model.temperature)
         )

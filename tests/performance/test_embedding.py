@@ -1,0 +1,66 @@
+"""Embedding through the harness against a bare loop over the same model and tensors."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from medbench.data.decoded import Decoded, decode
+from medbench.data.images import to_tensor
+from medbench.data.samples import Pixels, Sample
+from medbench.run.fit import Fitted
+from medbench.run.predict import Embedder
+from medbench_radclip import RADCLIP
+from medbench_radclip.config import RadclipConfig
+from medbench_radclip.model import Radclip
+
+VOLUMES, SLICES, BATCH = 60, 24, 64
+
+
+class Noise:
+    """A reader of volumes of noise."""
+
+    def __init__(self, root: Path) -> None:
+        self.generator = np.random.default_rng(0)
+
+    def samples(self) -> list[Sample]:
+        return [Sample(id=str(i), patient=str(i), files=(), kind="volume") for i in range(VOLUMES)]
+
+    def pixels(self, sample: Sample) -> Pixels:
+        return self.generator.random((SLICES, 64, 64), dtype=np.float32)
+
+
+@pytest.mark.performance
+def test_the_harness_embeds_at_95_percent_of_a_bare_loop(tmp_path: Path) -> None:
+    reader = Noise(tmp_path)
+    decode(reader, reader.samples(), 64, tmp_path / "images")
+    images = Decoded.open(tmp_path / "images")
+    model = Radclip(RadclipConfig(**RADCLIP.presets["tiny"]))  # type: ignore[arg-type]
+    cell = SimpleNamespace(device="cpu", precision="fp32", batch_size=BATCH, title="t")
+    embedder = Embedder(cell, None, Fitted(model, {}, {}, None, []), images, None, None)  # type: ignore[arg-type]
+    everything = torch.cat([to_tensor(images[i]) for i in range(len(images))])
+    batches = list(everything.split(BATCH))
+
+    def bare() -> float:
+        start = time.perf_counter()
+        with torch.inference_mode():
+            for batch in batches:
+                model.encode_images(batch)
+        return time.perf_counter() - start
+
+    def harness() -> float:
+        start = time.perf_counter()
+        embedder._encode_slices(lambda done, total, text="": None)  # type: ignore[arg-type]
+        return time.perf_counter() - start
+
+    bare(), harness()
+    ratios = [bare() / harness() for _ in range(9)]
+    ratio = statistics.median(ratios)
+    print(f"\nharness at {100 * ratio:.1f} % of the bare loop's throughput (median of 9)")
+    assert ratio >= 0.95
