@@ -70,7 +70,7 @@ def test_commands_in_the_docs_are_real(medbench: Medbench) -> None:
     lines = set()
     for page in (ROOT / "README.md", *DOCS.glob("*.md")):
         lines |= set(
-            re.findall(r"^(?:    |\$ )?(medbench [a-z].*)$", page.read_text("utf-8"), re.M)
+            re.findall(r"^    (medbench [a-z].*)$", page.read_text("utf-8"), re.M)
         )
     assert lines
     known = reference()
@@ -81,3 +81,25 @@ def test_commands_in_the_docs_are_real(medbench: Medbench) -> None:
         for word in words:
             if word.startswith("--"):
                 assert f"`{word.partition('=')[0]}`" in known, f"{line}: {word}"
+
+
+def test_every_option_is_an_environment_variable_of_its_name() -> None:
+    from typer.main import get_command
+
+    from medbench.cli import ALL, program
+
+    def options(command: object, path: str) -> list[tuple[str, str, object]]:
+        found = []
+        for parameter in command.params:  # type: ignore[attr-defined]
+            names = [name for name in parameter.opts if name.startswith("--")]
+            if names and names[0] not in ("--help", "--version") and "completion" not in names[0]:
+                found.append((path, names[0], parameter.envvar))
+        for name, child in getattr(command, "commands", {}).items():
+            found += options(child, f"{path} {name}")
+        return found
+
+    found = options(get_command(program(ALL)), "medbench")
+    assert len(found) > 20
+    for path, option, variable in found:
+        wanted = "MEDBENCH_" + option.removeprefix("--").replace("-", "_").upper()
+        assert variable == wanted, f"{path} {option}"

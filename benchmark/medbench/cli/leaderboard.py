@@ -26,7 +26,7 @@ def build(
     root: Annotated[
         Path,
         typer.Option(
-            envvar="MEDBENCH_LEADERBOARDS",
+            envvar="MEDBENCH_ROOT",
             metavar="DIR",
             help="Folder with records/ in it.",
         ),
@@ -99,7 +99,7 @@ def check(
     root: Annotated[
         Path,
         typer.Option(
-            envvar="MEDBENCH_LEADERBOARDS", metavar="DIR", help="Folder with records/ and tables."
+            envvar="MEDBENCH_ROOT", metavar="DIR", help="Folder with records/ and tables."
         ),
     ] = Path("leaderboards"),
 ) -> None:
