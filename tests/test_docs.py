@@ -69,9 +69,7 @@ def test_commands_in_the_docs_are_real(medbench: Medbench) -> None:
     """Every `medbench ...` line of the pages names a verb and options that exist."""
     lines = set()
     for page in (ROOT / "README.md", *DOCS.glob("*.md")):
-        lines |= set(
-            re.findall(r"^    (medbench [a-z].*)$", page.read_text("utf-8"), re.M)
-        )
+        lines |= set(re.findall(r"^    (medbench [a-z].*)$", page.read_text("utf-8"), re.M))
     assert lines
     known = reference()
     for line in lines:
