@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Medbench
 from medbench import hookspecs
 from medbench.cli.reference import reference
 from medbench.metrics.cards import CLASSIFICATION
 from medbench.schemas.publish import schemas, text_of
+from program import Medbench
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from conftest import Medbench
+from program import Medbench
 
 BAD = ("broken_import", "incompatible", "raising_hook", "exits")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Medbench
+from program import Medbench
 
 COMMITTED = Path(__file__).parents[2] / "leaderboards"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Medbench
+from program import Medbench
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from conftest import Medbench
+from program import Medbench
 
 
 @pytest.mark.performance

@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import CLIPConfig, CLIPModel
 
-from conftest import Medbench
+from program import Medbench
 
 #: The published model at a size that fits a test: every value is a setting of the plugin.
 SMALL = {

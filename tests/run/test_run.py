@@ -17,8 +17,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
-from conftest import Medbench, Ran
 from medbench.schemas.record import VOLATILE, Record
+from program import Medbench, Ran
 
 Phantoms = Callable[[str], Path]
 
