@@ -17,6 +17,7 @@ from medbench.errors import MedbenchError
 _BadUsage = cast("type[Exception]", typer.BadParameter.__mro__[2])
 
 ALL = "*"
+INTERRUPTED = 130  #: exit code after Ctrl-C, as shells have it
 
 #: Flags of the whole program, accepted anywhere on the line.
 _EVERYWHERE = {"--no-plugins": "MEDBENCH_NO_PLUGINS", "--debug": "MEDBENCH_DEBUG"}
@@ -102,6 +103,8 @@ def main(arguments: list[str] | None = None) -> None:
     verb = next((word for word in given if not word.startswith("-")), None)
     try:
         code = program(verb)(args=given, prog_name="medbench", standalone_mode=False)
+        if code == INTERRUPTED:  # typer makes this of Ctrl-C inside a command
+            raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
     except MedbenchError as error:
         _end(str(error), error.exit_code, debug)
@@ -112,7 +115,10 @@ def main(arguments: list[str] | None = None) -> None:
             sys.exit(2)
         _end(message, 2, debug)
     except (KeyboardInterrupt, typer.Abort):
-        _end("Interrupted. Finished stages are kept; the same command goes on from there.", 130)
+        _end(
+            "Interrupted. Finished stages are kept; the same command goes on from there.",
+            INTERRUPTED,
+        )
     except BrokenPipeError:
         # the reader of our output has gone, as in `medbench models list | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -155,4 +155,5 @@ def _marker(path: Path) -> tuple[str | None, bool]:
         ) from error
     if not isinstance(content, dict) or "renderer" not in content:
         return None, False
-    return f"{content['renderer']}/{content.get('preset')}", content.get("limit") is not None
+    parts = [str(content[key]) for key in ("renderer", "preset") if key in content]
+    return "/".join(parts), content.get("limit") is not None
