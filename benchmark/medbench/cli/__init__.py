@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -37,6 +37,16 @@ VERBS = {
     "leaderboard": ("leaderboard", "Leaderboards: tables made from records alone."),
     "doctor": ("doctor", "Report what this machine has, with a fix for each problem."),
 }
+
+
+def _not_given(path: list[str]) -> dict[str, Any]:
+    """False for typer's own flags along this path of verbs.
+
+    Left to themselves they are None, and typer imports pydantic, a third of the whole start-up, to
+    learn what a None is.
+    """
+    flags: dict[str, Any] = {"help": False, "install_completion": False, "show_completion": False}
+    return flags | {path[0]: _not_given(path[1:])} if path else flags
 
 
 def program(verb: str | None) -> typer.Typer:
@@ -100,9 +110,14 @@ def main(arguments: list[str] | None = None) -> None:
             given.remove(flag)
             os.environ[variable] = "1"
     debug = os.environ.get("MEDBENCH_DEBUG", "") not in ("", "0", "false")
-    verb = next((word for word in given if not word.startswith("-")), None)
+    words = [word for word in given if not word.startswith("-")]
     try:
-        code = program(verb)(args=given, prog_name="medbench", standalone_mode=False)
+        code = program(words[0] if words else None)(
+            args=given,
+            prog_name="medbench",
+            standalone_mode=False,
+            default_map=_not_given(words[:2]),
+        )
         if code == INTERRUPTED:  # typer makes this of Ctrl-C inside a command
             raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
