@@ -1,4 +1,4 @@
-"""CT slices and series, written with pydicom."""
+"""CT slices, series and radiographs, written with pydicom."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from pydicom import dcmread
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
@@ -18,8 +19,9 @@ def write_ct_slice(
     *,
     words: str = "",
     rescale: bool = True,
+    **elements: object,
 ) -> Path:
-    """One uncompressed CT slice; stored values are HU + 1024."""
+    """One uncompressed CT slice; stored values are HU + 1024. Elements are added by keyword."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = CTImageStorage
     meta.MediaStorageSOPInstanceUID = generate_uid()
@@ -41,6 +43,8 @@ def write_ct_slice(
     if rescale:
         dataset.RescaleSlope, dataset.RescaleIntercept = 1, -1024
     dataset.PixelData = (hounsfield + 1024).astype("<i2").tobytes()
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
     path.parent.mkdir(parents=True, exist_ok=True)
     dataset.save_as(path)
     return path
@@ -55,3 +59,23 @@ def write_subject(
         write_ct_slice(
             folder / f"IM{index:04d}.dcm", np.full((size, size), level, np.int16), location
         )
+
+
+def write_radiograph(
+    path: Path, pixels: npt.NDArray[np.integer], bits: int | None = None, **elements: object
+) -> Path:
+    """One uncompressed radiograph [H, W], MONOCHROME2 of the array's type."""
+    write_ct_slice(path, np.zeros((1, 1), np.int16), None, rescale=False)
+    dataset = dcmread(path)
+    allocated = pixels.dtype.itemsize * 8
+    dataset.Modality = "DX"
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.BitsAllocated = allocated
+    dataset.BitsStored = bits or allocated
+    dataset.HighBit = dataset.BitsStored - 1
+    dataset.PixelRepresentation = int(np.issubdtype(pixels.dtype, np.signedinteger))
+    dataset.PixelData = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    dataset.save_as(path)
+    return path

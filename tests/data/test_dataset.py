@@ -118,7 +118,8 @@ def test_a_fingerprint_notices_changes_but_not_a_move(covid_root: Path, tmp_path
 
 
 def test_importing_readers_costs_nothing_heavy() -> None:
-    modules = ("covid_ct_md", "image_text_pairs", "dataset", "splits", "images", "decoded")
+    modules = ("covid_ct_md", "image_text_pairs", "dataset", "splits", "images", "decoded",
+               "audit", "near_duplicates", "status")  # fmt: skip
     code = (
         f"import sys; [__import__('medbench.data.' + m) for m in {modules!r}]; "
         "print([m for m in ('torch', 'pandas', 'pydicom', 'nibabel', 'PIL', 'scipy') "

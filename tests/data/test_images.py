@@ -2,52 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import tracemalloc
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from counting_reader import make
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medbench.data.decoded import Decoded, decode
-from medbench.data.images import Images, Volumes, resize, to_tensor
-from medbench.data.samples import Pixels, Sample
-from medbench.errors import DataError, StorageError
-
-
-class CountingReader:
-    """Gives constant pictures from files of their value, and counts its work."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.decoded: Counter[str] = Counter()
-        self.alive = 0
-
-    def samples(self) -> list[Sample]:
-        return []
-
-    def pixels(self, sample: Sample) -> Pixels:
-        self.decoded[sample.id] += 1
-        words = sample.files[0].read_text().split()
-        if words[0] == "damaged":
-            raise DataError(f"{sample.files[0]} is cut short.")
-        shape = tuple(int(side) for side in words[1:])
-        return np.full(shape, float(words[0]), np.float32)
-
-
-def make(
-    root: Path, contents: list[str], kind: str = "image"
-) -> tuple[CountingReader, list[Sample]]:
-    samples = []
-    for number, content in enumerate(contents):
-        path = root / f"{number}.txt"
-        path.write_text(content)
-        samples.append(Sample(f"s{number}", None, (path,), kind=kind))  # type: ignore[arg-type]
-    return CountingReader(root), samples
+from medbench.data.images import Images, Volumes, resize, thumbnail, to_bytes, to_tensor
+from medbench.errors import DataError
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([8, 16, 33]), st.booleans())
@@ -90,6 +55,35 @@ def test_tensors_are_three_channels_in_the_unit_range() -> None:
     assert to_tensor(colour).shape == (4, 3, 5, 5)
     assert to_tensor(colour)[0, :, 0, 0].tolist() == [0, 1, 0]
     assert grey.tolist() == [[[0, 255], [51, 102]]]
+
+
+def test_levels_are_rounded_to_the_nearest() -> None:
+    every = np.arange(256, dtype=np.uint8)
+    np.testing.assert_array_equal(to_bytes(every / np.float32(255)), every)
+    assert to_bytes(every) is every or np.shares_memory(to_bytes(every), every)
+    assert to_bytes(np.array([0.5 / 255, 0.49 / 255], np.float32)).tolist() == [1, 0]
+
+
+@given(st.integers(1, 90), st.integers(1, 90))
+def test_a_thumbnail_averages_areas_of_the_padded_square(height: int, width: int) -> None:
+    picture = np.random.default_rng(height * 100 + width).random((height, width), np.float32)
+    side = max(height, width)
+    square = np.zeros((side, side), np.float32)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = picture
+    fine = np.kron(square, np.ones((32, 32), np.float32))  # 32 x 32 equal parts, whatever the side
+    expected = fine.reshape(32, side, 32, side).mean(axis=(1, 3))
+    np.testing.assert_allclose(thumbnail(picture), expected, atol=1e-5)
+
+
+def test_a_thumbnail_is_of_the_mean_slice_in_grey() -> None:
+    volume = np.stack([np.zeros((40, 40)), np.ones((40, 40))]).astype(np.float32)
+    assert thumbnail(volume).shape == (32, 32)
+    np.testing.assert_allclose(thumbnail(volume), 0.5, atol=1e-6)
+    colour = np.zeros((40, 40, 3), np.uint8)
+    colour[..., 0] = 255
+    np.testing.assert_allclose(thumbnail(colour), 1 / 3, atol=1e-6)
+    assert thumbnail(colour).dtype == np.float32
 
 
 def test_each_picture_is_decoded_once(tmp_path: Path) -> None:
@@ -135,67 +129,3 @@ def test_a_reader_that_breaks_its_contract_is_named(
 def test_volumes_where_pictures_are_expected_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'s0' is a volume where images are expected"):
         Images(*make(tmp_path, ["1 2 8 8"], "volume"), 8)
-
-
-def test_a_decoded_store_gives_back_what_the_readers_gave(tmp_path: Path) -> None:
-    reader, samples = make(tmp_path, ["1 3 9 9", "0.2 1 9 9"], "volume")
-    colour = Sample("c", None, (tmp_path / "c.txt",))
-    colour.files[0].write_text("1 8 8 3")
-    steps: list[int] = []
-    decode(reader, [*samples, colour], 8, tmp_path / "store", lambda done, _: steps.append(done))
-    store = Decoded.open(tmp_path / "store", [*samples, colour])
-    assert [store[i].shape for i in range(len(store))] == [(3, 8, 8), (1, 8, 8), (1, 8, 8, 3)]
-    assert store.slices == [3, 1, 1]
-    assert steps == [1, 2, 3]
-    assert int(store[1][0, 4, 4]) == 51
-    assert isinstance(store[0].base, np.memmap)
-    assert not store[0].flags.writeable
-    assert torch.equal(to_tensor(store[0]), torch.ones(3, 3, 8, 8))
-    assert len(set(store.source_sha256.values())) == 3
-    store.verify()
-
-
-def test_decoding_holds_one_volume_at_a_time(tmp_path: Path) -> None:
-    reader, samples = make(tmp_path, ["0.5 16 128 128"] * 12, "volume")  # 1 MiB each, as float32
-    tracemalloc.start()
-    decode(reader, samples, 128, tmp_path / "store")
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 5 * 2**20
-
-
-def test_all_damaged_samples_are_reported_together(tmp_path: Path) -> None:
-    reader, samples = make(tmp_path, ["1 8 8"] + ["damaged"] * 7)
-    gone = Sample("gone", None, (tmp_path / "gone.txt",))
-    with pytest.raises(DataError, match=r"^8 of 9 samples cannot be read\..*'s5'.*And 3 more\.$"):
-        decode(reader, [*samples, gone], 8, tmp_path / "store")
-    assert sum(reader.decoded.values()) == 8  # the pass went on to the end
-    with pytest.raises(DataError, match="incomplete"):
-        Decoded.open(tmp_path / "store")
-
-
-def test_a_store_of_other_samples_or_cut_short_is_refused(tmp_path: Path) -> None:
-    reader, samples = make(tmp_path, ["1 8 8", "1 8 8"])
-    decode(reader, samples, 8, tmp_path / "store")
-    with pytest.raises(DataError, match="not those asked for"):
-        Decoded.open(tmp_path / "store", samples[::-1])
-    slices = tmp_path / "store" / "slices.bin"
-    content = slices.read_bytes()
-    slices.write_bytes(content[:-1])
-    with pytest.raises(DataError, match="127 bytes, not 128"):
-        Decoded.open(tmp_path / "store")
-    slices.write_bytes(content[:-1] + b"\0")
-    with pytest.raises(DataError, match="changed"):
-        Decoded.open(tmp_path / "store").verify()
-
-
-def test_a_store_that_cannot_be_written_is_said(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match="cannot be written"):
-        decode(*make(tmp_path, ["1 8 8"]), 8, tmp_path / "file" / "store")
-
-
-def test_an_empty_store_can_be_opened(tmp_path: Path) -> None:
-    decode(CountingReader(tmp_path), [], 8, tmp_path / "store")
-    assert len(Decoded.open(tmp_path / "store")) == 0
-    assert json.loads((tmp_path / "store" / "index.json").read_text())["samples"] == []

@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 
 from medbench.data.samples import Sample
 from medbench.data.splits import (
+    TRAIN,
+    VAL,
     check_disjoint,
     classes_of,
+    divide,
     fraction,
     kfold,
     patients_of,
@@ -22,6 +25,7 @@ from medbench.data.splits import (
     stratified_limit,
 )
 from medbench.errors import DataError
+from medbench.schemas.task import Split
 
 
 def sample(name: str, patient: str | None = None, label: str = "a") -> Sample:
@@ -135,16 +139,17 @@ def test_a_limit_keeps_proportions_and_every_class_it_can(
         Sample(f"s{i}", p, (), labels={"a": 0, c: 1})
         for i, (p, c) in enumerate(zip(patients, classes, strict=True))
     ]
-    kept = stratified_limit(samples, n, seed)
-    assert len(kept) == min(n, len(samples))
-    positions = [samples.index(s) for s in kept]
+    positions = stratified_limit(samples, classes, n, seed)
     assert positions == sorted(set(positions))
-    counts = Counter(classes_of(kept))
+    kept = [samples[i] for i in positions]
+    assert len(kept) == min(n, len(samples))
+    counts = Counter(classes[i] for i in positions)
     if n >= len(set(classes)):
         assert set(counts) == set(classes)
     for name, total in Counter(classes).items():
         assert abs(counts[name] - len(kept) * total / len(samples)) <= len(set(classes))
-    assert {s.id for s in stratified_limit(samples[::-1], n, seed)} == {s.id for s in kept}
+    other_way = stratified_limit(samples[::-1], classes[::-1], n, seed)
+    assert {samples[::-1][i].id for i in other_way} == {s.id for s in kept}
     cut = [p for p in set(patients_of(kept)) if patients_of(kept).count(p) < patients.count(p)]
     assert len(cut) <= len(set(classes))
 
@@ -164,3 +169,111 @@ def test_patients_in_task_and_corpus_are_found() -> None:
 
 def test_samples_without_a_patient_are_their_own() -> None:
     assert patients_of([sample("1"), sample("2", "p")]) == ["sample:1", "p"]
+
+
+def split(rule: str, **values: object) -> Split:
+    return Split.model_validate({"rule": rule, "seed": 0, "source": "test", **values})
+
+
+def cohort_samples(own: str = "train", patients: int = 60, images: int = 3) -> list[Sample]:
+    return [
+        Sample(f"{own}-{p}-{i}", f"{own}-p{p}", (), split=own, view="lateral" if i == 2 else "PA")
+        for p in range(patients)
+        for i in range(images)
+    ]
+
+
+def of(samples: list[Sample], used: list[int], place: np.ndarray, part: int) -> set[str]:
+    return {str(samples[i].patient) for i, at in zip(used, place, strict=True) if at == part}
+
+
+@given(cohorts(least=12), seeds, st.floats(0.1, 0.4), st.floats(0.1, 0.4))
+def test_a_holdout_keeps_patients_whole_and_every_class_in_every_part(
+    cohort: tuple[list[str], list[str]], seed: int, val: float, test: float
+) -> None:
+    patients, classes = cohort
+    samples = [Sample(f"s{i}", p, ()) for i, p in enumerate(patients)]
+    rule = split("patient-holdout", val=val, test=test, seed=seed)
+    used, place = divide(samples, classes, rule)
+    assert used == list(range(len(samples)))
+    parts = [of(samples, used, place, part) for part in (TRAIN, VAL, 0)]
+    assert sum(map(len, parts)) == len(set(patients))
+    for name in set(classes):
+        total = len({p for p in patients if p.startswith(name)})
+        held = [len([p for p in part if p.startswith(name)]) for part in parts]
+        assert abs(held[2] - test * total) <= 1
+        assert all(held)
+
+
+def test_the_official_split_is_kept_and_validation_is_cut_from_train_by_patient() -> None:
+    samples = cohort_samples("train") + cohort_samples("test", 10)
+    used, place = divide(samples, [""] * len(samples), split("official", val=0.2))
+    assert of(samples, used, place, 0) == {f"test-p{n}" for n in range(10)}
+    held = of(samples, used, place, VAL)
+    assert len(held) == 12
+    assert held.isdisjoint(of(samples, used, place, TRAIN))
+
+
+def test_an_official_validation_part_is_not_added_to() -> None:
+    samples = cohort_samples("train") + cohort_samples("val", 5) + cohort_samples("test", 10)
+    used, place = divide(samples, [""] * len(samples), split("official", val=0.2))
+    assert of(samples, used, place, VAL) == {f"val-p{n}" for n in range(5)}
+
+
+def test_only_the_views_a_protocol_names_take_part() -> None:
+    samples = cohort_samples("train") + cohort_samples("test", 10)
+    rule = split("official", val=0.2, views=["PA", "AP"])
+    used, _ = divide(samples, [""] * len(samples), rule)
+    assert {samples[i].view for i in used} == {"PA"}
+    assert len(used) == 140
+
+
+def test_shuffled_rows_are_what_scikit_learn_gives_and_may_share_patients() -> None:
+    from sklearn.model_selection import train_test_split
+
+    samples = cohort_samples("train") + cohort_samples("test", 10)
+    rule = split("row-holdout", val=0.2)
+    used, place = divide(samples, [""] * len(samples), rule)
+    train, val = train_test_split(np.arange(180), test_size=0.2, random_state=0)
+    assert np.flatnonzero(place == VAL).tolist() == sorted(val.tolist())
+    assert of(samples, used, place, VAL) & of(samples, used, place, TRAIN)
+    three = divide(samples, [""] * len(samples), split("row-holdout", val=0.15, test=0.15))[1]
+    assert [int((three == part).sum()) for part in (TRAIN, VAL, 0)] == [147, 32, 31]
+
+
+def test_a_dataset_without_the_split_that_the_rule_needs_is_refused_with_the_count() -> None:
+    samples = [*cohort_samples("train"), Sample("x", "p", ())]
+    with pytest.raises(DataError, match="1 of 181 samples are in no split"):
+        divide(samples, [""] * 181, split("official"))
+    with pytest.raises(DataError, match="no sample for test"):
+        divide(samples[:-1], [""] * 180, split("official"))
+
+
+def test_samples_are_stratified_by_their_rarest_label() -> None:
+    y = np.array([[1, 0, 0], [1, 1, 0], [1, 0, np.nan], [0, 0, 0], [0, 1, 1]])
+    assert classes_of(y, ["common", "rare", "rarest"]) == [
+        "common", "rare", "common", "", "rarest",
+    ]  # fmt: skip
+
+
+def test_draws_of_a_fraction_differ_by_seed() -> None:
+    patients = [f"p{n}" for n in range(200)]
+    first, second = (fraction(patients, ["a"] * 200, 0.1, seed).tolist() for seed in (0, 1))
+    assert len(first) == len(second) == 20
+    assert first != second
+
+
+def test_a_dataset_whose_validation_part_is_tested_leaves_its_test_part_out() -> None:
+    samples = [*cohort_samples("train"), *cohort_samples("val", 9), *cohort_samples("test", 5)]
+    used, place = divide(samples, [""] * len(samples), split("official", val=0.1, tested="val"))
+    assert of(samples, used, place, 0) == {f"val-p{n}" for n in range(9)}
+    assert len(of(samples, used, place, VAL)) == 6
+    assert not any(samples[i].split == "test" for i in used)
+
+
+def test_patients_that_are_left_out_take_no_part() -> None:
+    samples = cohort_samples("train") + cohort_samples("test", 10)
+    rule = split("official", val=0.1)
+    used, _ = divide(samples, [""] * len(samples), rule, {"train-p3", "test-p1"})
+    assert {samples[i].patient for i in used}.isdisjoint({"train-p3", "test-p1"})
+    assert len(used) == 204

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from medbench.data.splits import TRAIN, VAL
 from medbench.errors import DataError, PluginError, UsageError
-from medbench.evaluation.baselines import BASELINES, baseline_scores, prior
-from medbench.evaluation.linear_probe import linear_probe
+from medbench.evaluation.baseline_cards import names
+from medbench.evaluation.baselines import baseline_scores, prior
+from medbench.evaluation.linear_probe import GRID, linear_probe
 from medbench.evaluation.zero_shot import zero_shot
 
 
@@ -121,6 +123,68 @@ def test_a_class_with_one_training_patient_falls_back_to_a_fixed_strength() -> N
     assert 1e-2 in probe.chosen
 
 
+def parts(n: int) -> np.ndarray:
+    """The first half trains, a quarter validates, a quarter is tested."""
+    folds = np.full(n, TRAIN)
+    folds[n // 2 : 3 * n // 4] = VAL
+    folds[3 * n // 4 :] = 0
+    return folds
+
+
+@pytest.mark.parametrize("multiclass", [True, False])
+def test_with_a_split_the_test_part_decides_nothing(multiclass: bool) -> None:
+    features, y, _, patients = data(n=160, multiclass=multiclass)
+    folds = parts(160)
+    before = linear_probe(features, y, folds, patients, multiclass)
+    assert np.isfinite(before.scores[folds == 0]).all()
+    assert np.isnan(before.scores[folds != 0]).all()
+    changed, flipped = features.copy(), y.copy()
+    changed[-1] += 50
+    flipped[120:] = np.roll(np.nan_to_num(y[120:]), 1, axis=1)
+    after = linear_probe(changed, flipped, folds, patients, multiclass)
+    assert (after.scores[120:-1] == before.scores[120:-1]).all()
+    assert (after.chosen == before.chosen).all()
+
+
+def test_with_a_split_the_strength_is_the_best_on_validation() -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import log_loss
+
+    features, y, _, patients = data(n=400, width=30)
+    folds = parts(400)
+    probe = linear_probe(features, y, folds, patients, True)
+    mean, scale = features[:200].mean(axis=0), features[:200].std(axis=0)
+    standard, classes = (features - mean) / scale, y.argmax(axis=1)
+    losses = {}
+    for strength in GRID:
+        model = LogisticRegression(C=strength, max_iter=1000).fit(standard[:200], classes[:200])
+        losses[strength] = log_loss(classes[200:300], model.predict_proba(standard[200:300]))
+    assert probe.chosen[0, 0] == min(losses, key=losses.__getitem__)
+
+
+def test_labels_outside_the_fraction_change_nothing() -> None:
+    features, y, _, patients = data(n=160)
+    folds = parts(160)
+    labelled = np.ones(160, bool)
+    labelled[40:80] = False
+    before = linear_probe(features, y, folds, patients, True, 0, labelled).scores
+    changed = y.copy()
+    changed[40:80] = np.roll(y[40:80], 1, axis=1)
+    after = linear_probe(features, changed, folds, patients, True, 0, labelled).scores
+    assert (before[120:] == after[120:]).all()
+    whole = linear_probe(features, y, folds, patients, True, 0).scores
+    assert (before[120:] != whole[120:]).any()
+
+
+def test_the_prior_of_a_split_is_that_of_its_training_labels() -> None:
+    _, y, _, patients = data(n=160)
+    labelled = np.arange(160) < 40
+    scores, _ = baseline_scores(
+        "prior", y=y, folds=parts(160), patients=patients, multiclass=True, labelled=labelled
+    )
+    assert scores[-1] == pytest.approx(y[:40].mean(axis=0))
+
+
 def test_a_patient_in_two_folds_is_refused() -> None:
     features, y, folds, patients = data()
     folds = folds.copy()
@@ -172,7 +236,7 @@ def test_prior_cannot_rank() -> None:
     from sklearn.metrics import roc_auc_score
 
     _, y, folds, patients = data()
-    scores = baseline_scores("prior", y=y, folds=folds, patients=patients, multiclass=True)
+    scores, _ = baseline_scores("prior", y=y, folds=folds, patients=patients, multiclass=True)
     assert roc_auc_score(y[:, 0], scores[:, 0]) == 0.5
     assert scores[0] == pytest.approx(y.mean(axis=0))
     assert prior(np.array([[np.nan], [1.0], [0.0]]))[0, 0] == 0.5
@@ -191,8 +255,8 @@ def test_a_prior_per_fold_would_rank_below_chance() -> None:
 def test_pixels_are_probed_like_features() -> None:
     features, y, folds, patients = data(width=1024)
     given = {"y": y, "folds": folds, "patients": patients, "multiclass": True}
-    flat = baseline_scores("pixels-32", **given, thumbnails=features)
-    square = baseline_scores("pixels-32", **given, thumbnails=features.reshape(-1, 32, 32))
+    flat, _ = baseline_scores("pixels-32", **given, thumbnails=features)
+    square, _ = baseline_scores("pixels-32", **given, thumbnails=features.reshape(-1, 32, 32))
     assert (flat == square).all()
     assert (flat == linear_probe(features, y, folds, patients, True, 0).scores).all()
     with pytest.raises(DataError, match="thumbnail"):
@@ -200,7 +264,7 @@ def test_pixels_are_probed_like_features() -> None:
 
 
 def test_an_unknown_baseline_names_the_known_ones() -> None:
-    assert set(BASELINES) == {"prior", "pixels-32"}
+    assert set(names("classification")) == {"prior", "all-positive", "nearest-32", "pixels-32"}
     with pytest.raises(UsageError, match="'prior'"):
         baseline_scores(
             "priors", y=np.ones((1, 1)), folds=np.zeros(1, int), patients=["a"], multiclass=False

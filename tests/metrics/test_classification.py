@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from medbench.evaluation.predictions import ClassPredictions
 from medbench.metrics import classification as metrics
 from medbench.metrics.cards import CLASSIFICATION, card_sha256
+from medbench.metrics.thresholds import best_thresholds
 from medbench.metrics.values import FloatArray, Values
 
 
@@ -127,6 +130,138 @@ def test_calibration_error_agrees_with_torchmetrics(seed: int) -> None:
     assert metrics.ece(labels, ones).value[0] == pytest.approx(np.mean(each), abs=1e-6)
 
 
+def test_a_confidence_at_the_edge_of_a_bin_is_in_the_bin_above_and_one_in_the_last() -> None:
+    y = np.array([[1.0], [0.0]])
+    ones = np.ones((1, 2))
+    # .2 = 3/15 shares [3/15, 4/15) with .26; 1 shares [14/15, 1] with .95.
+    low = metrics.ece(table(y, np.array([[0.2], [0.26]]), False), ones).value[0]
+    assert low == pytest.approx(abs(0.8 - 0.26) / 2)
+    high = metrics.ece(table(1 - y, np.array([[1.0], [0.95]]), False), ones).value[0]
+    assert high == pytest.approx(abs(-1 + 0.05) / 2)
+
+
+@pytest.mark.parametrize(("seed", "multiclass", "ties"), CASES)
+def test_sensitivity_agrees_with_the_curve_of_scikit_learn(
+    seed: int, multiclass: bool, ties: bool
+) -> None:
+    from sklearn.metrics import roc_curve
+
+    found = random_table(seed, multiclass=multiclass, ties=ties)
+    weights = weightings(seed, len(found.y))
+    values = metrics.sensitivity(found, weights)
+    assert values.per_label is not None
+    for b, row in enumerate(weights):
+        each = []
+        for k in range(3):
+            false, true, _ = roc_curve(
+                found.y[:, k], found.scores[:, k], sample_weight=row, drop_intermediate=False
+            )
+            each.append(true[1 - false >= 0.9 - 1e-12].max())
+        assert [values.per_label[f"l{k}"][b] for k in range(3)] == pytest.approx(each, abs=1e-12)
+        assert values.value[b] == pytest.approx(np.mean(each), abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sensitivity_agrees_with_torchmetrics(seed: int) -> None:
+    import torch
+    from torchmetrics.functional.classification import binary_sensitivity_at_specificity
+
+    rng = np.random.default_rng(seed)
+    # 2^5 + 1 negatives: no specificity is .9 itself, which float32 would miss.
+    y = np.concatenate([np.ones(40), np.zeros(33)])[:, None]
+    scores = rng.random((73, 1)) * 0.7 + 0.3 * y
+    expected, _ = binary_sensitivity_at_specificity(
+        torch.from_numpy(scores[:, 0]), torch.from_numpy(y[:, 0]).int(), min_specificity=0.9
+    )
+    found = metrics.sensitivity(table(y, scores, False), np.ones((1, 73))).value[0]
+    assert 0 < found < 1
+    assert found == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_a_specificity_of_exactly_90_percent_is_enough_and_ties_go_together() -> None:
+    y = np.array([1.0, 1, 1, 1] + [0.0] * 10)[:, None]
+    # The highest negative stands between the second and the third positive: 9 of 10 are below.
+    scores = np.array([0.9, 0.8, 0.6, 0.1] + [0.7] + [0.2] * 9)[:, None]
+    ones = np.ones((1, 14))
+    assert metrics.sensitivity(table(y, scores, False), ones).value[0] == 0.75
+    three = metrics.sensitivity(table(y, scores, False), 3 * ones).value[0]
+    assert three == 0.75
+    scores[5] = 0.6  # level with the third positive: calling that one calls two negatives
+    assert metrics.sensitivity(table(y, scores, False), ones).value[0] == 0.5
+    nothing = metrics.sensitivity(table(y, np.full((14, 1), 0.5), False), ones).value[0]
+    assert nothing == 0.0
+
+
+def test_best_thresholds_agree_with_trying_every_score() -> None:
+    from sklearn.metrics import f1_score
+
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        y = (rng.random((30, 4)) < 0.3).astype(float)
+        y[0], y[1] = 1, 0
+        scores = np.round(rng.random((30, 4)), 1 if seed % 2 else 3)
+        y[rng.random((30, 4)) < 0.1] = np.nan
+        found = best_thresholds(y, scores)
+        for k in range(4):
+            scored = ~np.isnan(y[:, k])
+            truth, given_scores = y[scored, k], scores[scored, k]
+            tried = {t: f1_score(truth, given_scores >= t) for t in set(given_scores.tolist())}
+            best = max(tried.values())
+            expected = max(t for t, f in tried.items() if f == pytest.approx(best, abs=1e-12))
+            assert found[k] == expected
+
+
+def test_of_thresholds_with_equal_f1_the_highest_is_taken() -> None:
+    # At .9: TP 1, FN 1, F1 = 2/3. At .1: TP 2, FP 2, F1 = 4/6.
+    y = np.array([[1.0], [0.0], [0.0], [1.0]])
+    assert best_thresholds(y, np.array([[0.9], [0.5], [0.4], [0.1]])).tolist() == [0.9]
+
+
+def test_labels_with_one_class_get_no_threshold() -> None:
+    y = np.array([[1.0, 0.0, np.nan, 1.0], [1.0, 0.0, np.nan, 0.0]])
+    found = best_thresholds(y, np.array([[0.5, 0.5, 0.5, -0.0], [0.4, 0.4, 0.4, -1.0]]))
+    assert np.isnan(found).tolist() == [True, True, True, False]
+    assert str(found[3]) == "0.0"
+
+
+def test_thresholds_of_malformed_tables_are_refused() -> None:
+    with pytest.raises(ValueError, match="not both"):
+        best_thresholds(np.ones((2, 3)), np.ones((2, 2)))
+    with pytest.raises(ValueError, match="not finite"):
+        best_thresholds(np.array([[1.0], [0.0]]), np.array([[np.nan], [0.0]]))
+
+
+@dataclass(frozen=True, eq=False)
+class Bare:
+    """A table that keeps thresholds as they are given."""
+
+    labels: tuple[str, ...]
+    y: FloatArray
+    scores: FloatArray
+    thresholds: FloatArray
+    multiclass: bool = False
+
+
+@pytest.mark.parametrize("name", ["accuracy", "balanced_accuracy", "f1"])
+def test_a_label_without_a_threshold_is_left_out_of_decisions_and_named(name: str) -> None:
+    found = random_table(1, multiclass=False, ties=True)
+    assert found.thresholds is not None
+    thresholds = found.thresholds.copy()
+    thresholds[:, 1] = np.nan
+    bare = Bare(tuple(found.labels), found.y, found.scores, thresholds)
+    function = getattr(metrics, name)
+    weights = weightings(1, len(found.y))
+    values, whole = function(bare, weights), function(found, weights)
+    assert values.reason == "labels without a threshold, left out of the mean: l1"
+    assert np.isnan(values.per_label["l1"]).all()
+    assert values.value == pytest.approx((whole.per_label["l0"] + whole.per_label["l2"]) / 2)
+    nothing = function(
+        Bare(bare.labels, bare.y, bare.scores, np.full_like(thresholds, np.nan)), weights
+    )
+    assert np.isnan(nothing.value).all()
+    assert nothing.reason == "every label is without a threshold"
+
+
 @pytest.mark.parametrize("spec", CLASSIFICATION, ids=lambda spec: spec.name)
 @pytest.mark.parametrize("multiclass", [True, False])
 def test_integer_weights_equal_repeated_samples(spec, multiclass: bool) -> None:
@@ -167,7 +302,7 @@ def test_samples_that_are_not_scored_for_a_label_do_not_count() -> None:
     blanked[:10] = np.nan
     whole = table(y[10:], scores[10:], False, np.array([0.5]))
     part = table(blanked, scores, False, np.array([0.5]))
-    for name in ("auroc", "auprc", "accuracy", "balanced_accuracy", "f1", "ece"):
+    for name in ("auroc", "auprc", "accuracy", "balanced_accuracy", "f1", "ece", "sensitivity"):
         function = getattr(metrics, name)
         a, b = function(part, np.ones((1, 40))), function(whole, np.ones((1, 30)))
         assert a.value[0] == pytest.approx(b.value[0]), name
@@ -178,7 +313,7 @@ def test_a_resample_without_positives_is_undefined_and_raises_no_warning() -> No
     found = table(y, np.array([[0.9], [0.1], [0.2]]), False, np.array([0.5]))
     weights = np.array([[0.0, 1.0, 2.0], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
     with np.errstate(all="raise"):
-        for name in ("auroc", "auprc", "balanced_accuracy", "f1"):
+        for name in ("auroc", "auprc", "balanced_accuracy", "f1", "sensitivity"):
             values = getattr(metrics, name)(found, weights).value
             assert np.isnan(values[0]), name
             assert values[1] == 1.0, name
@@ -221,7 +356,7 @@ def test_ranking_survives_monotone_maps_and_permutations(rows, random) -> None:
     scores = np.array([[r[0]] for r in rows])
     y = np.array([[float(r[1])] for r in rows])
     ones = np.ones((1, len(rows)))
-    for name in ("auroc", "auprc"):
+    for name in ("auroc", "auprc", "sensitivity"):
         function = getattr(metrics, name)
         value = function(table(y, scores, False), ones).value
         mapped = function(table(y, np.exp(scores / 20) * 3 - 1, False), ones).value
@@ -249,6 +384,7 @@ def test_reversing_scores_mirrors_auroc(rows) -> None:
 def test_cards_are_complete_and_distinct() -> None:
     assert [spec.name for spec in CLASSIFICATION] == [
         "auroc", "auprc", "accuracy", "balanced-accuracy", "f1", "ece",
+        "sensitivity-at-specificity-90",
     ]  # fmt: skip
     assert len({card_sha256(spec) for spec in CLASSIFICATION}) == len(CLASSIFICATION)
     for spec in CLASSIFICATION:

@@ -17,7 +17,7 @@ from medbench.run import records, stores
 from medbench.run.baselines import baseline_key
 from medbench.run.fit import Fitted, stage_key
 from medbench.run.load import Loaded, images_key, load, phantom_key
-from medbench.run.predict import Embedder
+from medbench.run.embed import Embedder
 from medbench.run.reporter import Reporter
 from medbench.run.request import Request, RunSpec
 from medbench.run.resolve import resolve
@@ -137,7 +137,9 @@ def test_each_part_of_a_feature_key_counts(
         **model: Any,
     ) -> str:
         fitted = Fitted(Model(**model), keys, {}, None, [])
-        return digest(Embedder(cell, loaded, fitted, None, None, None).key(what))  # type: ignore[arg-type]
+        return digest(
+            Embedder(cell, loaded.dataset, loaded.samples, fitted, None, None, None).key(what)
+        )  # type: ignore[arg-type]
 
     seen = [key()]
     assert key(keys={**KEYS, "volumes": "other"}) == seen[0], "pooling shares slice features"
@@ -160,11 +162,14 @@ def test_each_part_of_a_feature_key_counts(
 def test_each_part_of_the_image_key_counts(
     cell: RunSpec, loaded: Loaded, edited: Callable[[str], None], tmp_path: Path
 ) -> None:
-    seen = [digest(images_key(loaded, 64)), digest(images_key(loaded, 32))]
+    def key(loaded: Loaded = loaded, size: int = 64) -> str:
+        return digest(images_key(loaded.dataset, size, loaded.samples))
+
+    seen = [key(), key(size=32)]
     fewer = load(replace(cell, limit=26), Store(tmp_path), Reporter())
-    seen.append(digest(images_key(fewer, 64)))
+    seen.append(key(fewer))
     edited("medbench.data")
-    seen.append(digest(images_key(loaded, 64)))
+    seen.append(key())
     assert len(set(seen)) == 4
 
 

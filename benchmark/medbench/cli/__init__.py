@@ -28,6 +28,8 @@ VERBS = {
         "run",
         "Run models on tasks: train what is missing, evaluate, record.",
     ),
+    "score": ("score", "Score anybody's predictions: no model needed."),
+    "compare": ("compare", "Compare two runs, or two prediction files, in pairs."),
     "models": ("catalogue", "Models that plugins contribute."),
     "tasks": ("catalogue", "Tasks: what is asked of which data, and how it is scored."),
     "datasets": ("catalogue", "Datasets, each with its phantom."),

@@ -39,12 +39,19 @@ def list_models(json: Json = False) -> None:
             (
                 spec.name,
                 " ".join(spec.presets),
-                " ".join(f"@{v.name}" for v in spec.variants),
+                _some(spec.variants),
                 spec.description,
             )
             for spec in specs
         ],
     )
+
+
+def _some(variants: Any, most: int = 6) -> str:
+    """The first few variants; `models show` has them all."""
+    names = [f"@{v.name}" for v in variants]
+    more = [f"(+{len(names) - most})"] if len(names) > most else []
+    return " ".join(names[:most] + more)
 
 
 @models.command("show", epilog="Example: medbench models show radclip")

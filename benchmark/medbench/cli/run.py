@@ -89,6 +89,15 @@ def run(
             help="clean: patient-level splits and selection on validation.",
         ),
     ] = "clean",
+    fraction: Annotated[
+        list[float] | None,
+        typer.Option(
+            envvar="MEDBENCH_FRACTION",
+            metavar="F",
+            help="Train with this share of the labels, by patient; repeat for more. The seed draws "
+            "it, and a smaller one lies inside a larger one. Default 1.",
+        ),
+    ] = None,
     seed: Annotated[
         list[int] | None,
         typer.Option(envvar="MEDBENCH_SEED", metavar="N", help="Seed; repeat for more. Default 0."),
@@ -163,6 +172,7 @@ def run(
         preset=preset,
         adaptation=adaptation,
         protocol=protocol,
+        fractions=tuple(fraction if fraction else (1.0,)),
         seeds=tuple(seed if seed else (0,)),
         device=device,
         precision=precision,
@@ -221,7 +231,9 @@ def _print_results(records: list[Record], plan: Plan) -> None:
                 (
                     record.model_id,
                     f"{record.task.name} ({record.data.track})",
-                    str(record.seed),
+                    str(record.seed)
+                    if record.fraction == 1
+                    else f"{record.seed}, {record.fraction:.0%} of labels",
                     name,
                     f"{metric.value:.3f} [{low:.3f}, {high:.3f}]",
                     beside,

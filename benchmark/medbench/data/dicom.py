@@ -7,7 +7,10 @@ use, because listing datasets must not cost its import.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -32,6 +35,8 @@ _TAGS = (
     "BitsStored",
     "Columns",
     "HighBit",
+    "ImageOrientationPatient",
+    "ImagePositionPatient",
     "Modality",
     "ModalityLUTSequence",
     "NumberOfFrames",
@@ -45,6 +50,7 @@ _TAGS = (
     "SamplesPerPixel",
     "SliceLocation",
     "VOILUTFunction",
+    "VOILUTSequence",
     "WindowCenter",
     "WindowWidth",
 )
@@ -60,29 +66,60 @@ _PHANTOM_TAGS = (
 )
 
 
+#: What to install for compressed files: all four are dependencies, but an environment may lack one.
+CODECS = "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg pylibjpeg-rle"
+
+#: Transfer syntaxes of JPEG (baseline, extended, lossless) and JPEG-LS.
+_JPEG = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70, 80, 81))
+
+#: Two slices have one orientation when the cosines of their normals differ by less than this.
+_SAME_NORMAL = 1e-3
+
+
 def read_ct_slice(path: Path) -> tuple[Pixels, float]:
     """One CT slice and where it lies.
 
     Returns:
         Hounsfield units, float32 [H, W] (stored values times RescaleSlope plus
-        RescaleIntercept); SliceLocation (0020,1041) in mm.
+        RescaleIntercept); SliceLocation (0020,1041) in mm, or where the file lacks it,
+        ImagePositionPatient (0020,0032) projected on the normal of ImageOrientationPatient
+        (0020,0037), which for axial slices is the same quantity.
 
     Raises:
-        DataError: not DICOM, truncated, without pixel data, rescale or SliceLocation, or
-            compressed with a codec that is not installed.
+        DataError: not DICOM, truncated, without pixel data, rescale or location, or compressed
+            with a codec that is not installed.
     """
+    values, place = _slice(path, hounsfield=True)
+    return values, place.location
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a slice lies along its series, in mm; its normal if that is a projection."""
+
+    location: float
+    normal: npt.NDArray[np.float64] | None = None
+
+
+def _slice(path: Path, *, hounsfield: bool) -> tuple[Pixels, _Place]:
     dataset = _read(path)
-    if dataset.get("RescaleSlope") is None or dataset.get("RescaleIntercept") is None:
+    if hounsfield and (
+        dataset.get("RescaleSlope") is None or dataset.get("RescaleIntercept") is None
+    ):
         raise DataError(
             f"{path} has no RescaleSlope or RescaleIntercept, so its values are not Hounsfield "
             "units. Export the series again as CT Image Storage, or remove it from the dataset."
         )
-    location = _location(dataset, path)
-    return _rescaled(dataset, _stored(dataset, path), path), location
+    place = _place(dataset, path)
+    return _rescaled(dataset, _stored(dataset, path), path), place
 
 
 def read_series(paths: Sequence[Path], *, hounsfield: bool = True) -> Pixels:
     """One volume, its slices by ascending SliceLocation, whatever the files are called.
+
+    A series without SliceLocation is ordered by ImagePositionPatient along the slices' common
+    normal. One in which only some slices have SliceLocation, or whose normals differ, is refused:
+    the two measures need not share their origin.
 
     Args:
         paths: the files of one series, in any order.
@@ -92,21 +129,20 @@ def read_series(paths: Sequence[Path], *, hounsfield: bool = True) -> Pixels:
         float32 [S, H, W]; Hounsfield units if ``hounsfield``.
 
     Raises:
-        DataError: as `read_ct_slice`; two slices at one location; slices of different sizes.
+        DataError: as `read_ct_slice`; two slices at one location; slices of different sizes or
+            orientations.
     """
     if not paths:
         raise DataError("A series without files cannot be read; check the dataset folder.")
     slices: list[Pixels | None] = []
     locations: list[float] = []
+    reference: _Place | None = None
     for path in paths:
-        if hounsfield:
-            values, location = read_ct_slice(path)
-        else:
-            dataset = _read(path)
-            location = _location(dataset, path)
-            values = _rescaled(dataset, _stored(dataset, path), path)
+        values, place = _slice(path, hounsfield=hounsfield)
+        reference = reference or place
+        _refuse_other_frame(place, path, reference, paths[0])
         slices.append(values)
-        locations.append(location)
+        locations.append(place.location)
         first = slices[0]
         if first is not None and values.shape != first.shape:
             raise DataError(
@@ -133,9 +169,11 @@ def read_series(paths: Sequence[Path], *, hounsfield: bool = True) -> Pixels:
 def read_image(path: Path) -> Pixels:
     """One grey or colour picture, such as a radiograph (CR, DX).
 
-    Contrast, in this order: the file's own window (centre, width, function) if it has one; the
-    lung window for CT; else from the lowest to the highest value. MONOCHROME1 is inverted, so
-    that bone is bright.
+    Contrast, in this order: the file's own look-up table of values of interest, the first of
+    several; its window (centre, width, function), the first of several; the lung window for CT;
+    else from the lowest to the highest value. MONOCHROME1 is inverted, so that bone is bright.
+    Read are 8 to 16 bits, signed or not, plain, deflated, RLE, JPEG (baseline, extended,
+    lossless), JPEG-LS and JPEG 2000.
 
     Returns:
         float32 in [0, 1], [H, W] or [H, W, 3].
@@ -160,7 +198,10 @@ def read_image(path: Path) -> Pixels:
         return to_window(stored.astype(np.float32), (0.0, float(2**bits - 1)))
     values = _rescaled(dataset, stored, path)
     centre, width = _window(dataset)
-    if centre is not None and width is not None:
+    if dataset.get("VOILUTSequence"):
+        image, peak = _looked_up(values, dataset.VOILUTSequence, path)
+        image = image / np.float32(peak)
+    elif centre is not None and width is not None:
         image = _windowed(values, centre, width, str(dataset.get("VOILUTFunction") or "LINEAR"))
     elif dataset.get("Modality") == "CT" and dataset.get("RescaleIntercept") is not None:
         image = to_window(values, LUNG_WINDOW)
@@ -230,26 +271,63 @@ def _unreadable(path: Path, error: Exception) -> DataError:
 
     if isinstance(error, FileNotFoundError):
         return DataError(f"{path} does not exist. Check the dataset folder, or copy it again.")
+    with suppress(OSError):
+        if path.stat().st_size == 0:
+            return DataError(f"{path} is empty (0 bytes). Copy it again from its source.")
     if isinstance(error, InvalidDicomError):
         return DataError(
             f"{path} is not a DICOM file (no DICM prefix): it is damaged or something else. Copy "
             "it again from its source, or remove it."
         )
-    detail = str(error) or type(error).__name__
+    detail = getattr(error, "strerror", None) or _one_line(error)
     return DataError(f"{path} cannot be read as DICOM: {detail}. Copy it again from its source.")
 
 
-def _location(dataset: Dataset, path: Path) -> float:
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _place(dataset: Dataset, path: Path) -> _Place:
     try:
         location = float(dataset.SliceLocation)
     except (AttributeError, TypeError, ValueError):
         location = math.nan
-    if not math.isfinite(location):
+    if math.isfinite(location):
+        return _Place(location)
+    try:
+        position = np.array([float(v) for v in dataset.ImagePositionPatient])
+        cosines = np.array([float(v) for v in dataset.ImageOrientationPatient]).reshape(2, 3)
+        normal = np.cross(cosines[0], cosines[1])
+        location = float(position @ normal)
+        # Rows and columns are unit vectors at right angles, or the header is damaged.
+        sound = bool(abs(np.linalg.norm(normal) - 1) < 0.01)
+    except (AttributeError, TypeError, ValueError):
+        sound = False
+    if not (sound and math.isfinite(location)):
         raise DataError(
-            f"{path} has no SliceLocation (0020,1041), and file names do not give the order of "
-            "slices. Restore the element from ImagePositionPatient, or remove the series."
+            f"{path} has no SliceLocation (0020,1041), no ImagePositionPatient (0020,0032) with "
+            "ImageOrientationPatient (0020,0037) to compute it from, and file names do not give "
+            "the order of slices. Restore the element, or remove the series."
         )
-    return location
+    return _Place(location, normal)
+
+
+def _refuse_other_frame(place: _Place, path: Path, first: _Place, first_path: Path) -> None:
+    """Locations are compared only when they mean the same thing."""
+    if (place.normal is None) != (first.normal is None):
+        without, having = (path, first_path) if first.normal is None else (first_path, path)
+        raise DataError(
+            f"{without} has no SliceLocation (0020,1041), but {having.name} of the same series "
+            "has: their order would be a guess. Restore the element, or remove it from all slices "
+            "that have ImagePositionPatient."
+        )
+    if place.normal is not None and first.normal is not None:
+        cosine = float(place.normal @ first.normal)
+        if cosine < 1 - _SAME_NORMAL:
+            raise DataError(
+                f"{path} and {first_path.name} are cut in different orientations, so they have no "
+                "order, and they lack SliceLocation (0020,1041). Keep one series per folder."
+            )
 
 
 def _stored(dataset: Dataset, path: Path) -> npt.NDArray[Any]:
@@ -322,31 +400,40 @@ def _decoded(dataset: Dataset, path: Path, compressed: bool) -> npt.NDArray[Any]
         if not available:
             raise DataError(
                 f"{path} is compressed ({syntax.name}) and no decoder for it is installed. Run "
-                "`pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg`, or decompress "
-                "the files."
+                f"`{CODECS}`, or decompress the files."
+            )
+        if str(syntax) in _JPEG and not _ends(dataset):
+            raise DataError(
+                f"{path} is cut short: its {syntax.name} picture has no end marker. Copy it again "
+                "from its source."
             )
     try:
         return np.asarray(dataset.pixel_array)
     # Codecs raise whatever they like on damaged streams.
     except Exception as error:
         raise DataError(
-            f"{path}: its pixels cannot be decoded: {error}. Copy it again from its source"
-            + (
-                ", or add decoders: `pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg`."
-                if compressed
-                else "."
-            )
+            f"{path}: its pixels cannot be decoded: {_one_line(error)}. Copy it again from its "
+            "source."
         ) from error
+
+
+def _ends(dataset: Dataset) -> bool:
+    """Whether a JPEG picture ends as one does: decoders fill up what is missing without a word."""
+    from pydicom.encaps import get_frame
+
+    try:
+        frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    except (ValueError, struct.error):  # not encapsulated as it should be: the decoder says how
+        return True
+    return frame.rstrip(b"\0\xff").endswith(b"\xff\xd9")  # padding follows
 
 
 def _rescaled(dataset: Dataset, stored: npt.NDArray[Any], path: Path) -> Pixels:
     """Stored values times slope plus intercept, float32; unchanged without them."""
     if stored.ndim != 2:
         raise DataError(f"{path} holds an array of shape {stored.shape}, not one grey picture.")
-    if "ModalityLUTSequence" in dataset:
-        from pydicom.pixels.processing import apply_modality_lut
-
-        return np.asarray(apply_modality_lut(stored, dataset), np.float32)
+    if dataset.get("ModalityLUTSequence"):
+        return _looked_up(stored, dataset.ModalityLUTSequence, path)[0]
     try:
         slope = float(dataset.get("RescaleSlope") or 1)
         intercept = float(dataset.get("RescaleIntercept") or 0)
@@ -360,6 +447,37 @@ def _rescaled(dataset: Dataset, stored: npt.NDArray[Any], path: Path) -> Pixels:
     if intercept != 0:
         values += np.float32(intercept)
     return values
+
+
+def _looked_up(
+    values: npt.NDArray[Any], sequence: Sequence[Dataset], path: Path
+) -> tuple[Pixels, float]:
+    """The first look-up table of a sequence, applied (DICOM PS3.3 C.11.1.1 and C.11.2.1.1).
+
+    pydicom's own function wraps round where a table of 8-bit entries meets values above 255.
+
+    Returns:
+        float32 of the shape of ``values``; the largest value that its entries can have. Some
+        writers declare 16 bits for entries of 12: bits that no entry uses are not counted.
+    """
+    try:
+        item = sequence[0]
+        count, first, bits = (int(v) for v in item.LUTDescriptor)
+        count = count or 2**16
+        data = item.LUTData
+        if isinstance(data, bytes):  # OW; 8-bit entries may be packed, two to a word
+            table = np.frombuffer(data, np.uint8 if len(data) < 2 * count else "<u2")
+        else:
+            table = np.atleast_1d(np.asarray(data)).astype(np.int64) & 0xFFFF
+        if not 8 <= bits <= 16 or len(table) < count:
+            raise ValueError(f"{len(table)} entries of {bits} bits where {count} are declared")
+    except (AttributeError, TypeError, ValueError, IndexError) as error:
+        raise DataError(
+            f"{path} has a damaged look-up table: {error}. Copy it again from its source."
+        ) from error
+    index = np.clip(np.rint(values).astype(np.int64) - first, 0, count - 1)
+    used = min(bits, max(8, int(table[:count].max()).bit_length()))
+    return table[:count].astype(np.float32)[index], float(2**used - 1)
 
 
 def _window(dataset: Dataset) -> tuple[float | None, float | None]:

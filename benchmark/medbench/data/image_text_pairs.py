@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from medbench.data import dicom
+from medbench.data import dicom, pictures
 from medbench.data.samples import Pixels, Sample
 from medbench.errors import DataError
 from medbench.phantom.hounsfield import LUNG_WINDOW
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TABLES = (".csv", ".parquet", ".pq")
-PICTURES = (".png", ".jpg", ".jpeg")
-VOLUMES = (".nii", ".nii.gz")
 COLUMNS = ("image", "text")
 
 #: A volume with values below this is CT in Hounsfield units (air is -1000). Other modalities are
@@ -67,11 +65,13 @@ class ImageTextPairs:
         """
         first = sample.files[0]
         if sample.kind == "image":
-            return dicom.read_image(first) if dicom.is_dicom(first) else _read_picture(first)
+            if dicom.is_dicom(first):
+                return dicom.read_image(first)
+            return pictures.read_picture(first, colour=True)
         if dicom.is_dicom(first):
             values = dicom.read_series(sample.files, hounsfield=False)
         else:
-            values = _read_nifti(first)
+            values = pictures.read_nifti(first)
         return _scale_volume(values)
 
     def _list(self) -> Iterable[Sample]:
@@ -148,9 +148,9 @@ class _Folders:
         if is_folder:
             return "volume" if self.files(path) else "unknown"
         lower = name.lower()
-        if lower.endswith(VOLUMES):
+        if lower.endswith(pictures.VOLUMES):
             return "volume"
-        return "image" if lower.endswith((*PICTURES, *dicom.SUFFIXES)) else "unknown"
+        return "image" if lower.endswith((*pictures.SUFFIXES, *dicom.SUFFIXES)) else "unknown"
 
     def files(self, path: str) -> tuple[Path, ...]:
         """The file itself, or the DICOM files of a folder, by name."""
@@ -265,57 +265,6 @@ def _inside(root: Path, path: str) -> str | None:
         return path.rstrip("/")  # the common case, already normal
     normal = os.path.normpath(path)
     return None if normal in (".", "..") or normal.startswith("../") else normal
-
-
-def _read_picture(path: Path) -> Pixels:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as picture:
-            mode = picture.mode
-            if mode.startswith("I") or mode == "F":
-                values = np.asarray(picture, np.float32)
-                peak = 65535.0
-            else:
-                grey = mode in ("1", "L", "LA", "La")
-                values = np.asarray(picture.convert("L" if grey else "RGB"), np.float32)
-                peak = 255.0
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist. Check the table, or copy the file.") from error
-    # Besides OSError, decoders raise SyntaxError, ValueError and their own types.
-    except Exception as error:
-        raise DataError(
-            f"{path} cannot be read as an image: {error}. Copy it again from its source."
-        ) from error
-    if mode.startswith("I") and (values.min() < 0 or values.max() > peak):
-        raise DataError(f"{path} holds values outside 16 bits. Save it as 8- or 16-bit grey.")
-    if mode == "F":
-        raise DataError(f"{path} holds floating-point values. Save it as 8- or 16-bit grey.")
-    return values / np.float32(peak)
-
-
-def _read_nifti(path: Path) -> Pixels:
-    """float32 [S, H, W] as an axial DICOM shows it: slices from feet to head, rows from front to
-    back, columns from the patient's right to the left."""
-    import nibabel
-
-    try:
-        canonical: Any = nibabel.funcs.as_closest_canonical  # nibabel types few functions
-        image = canonical(nibabel.load(path))
-        values = np.asarray(image.dataobj, np.float32)
-    # nibabel, zlib and numpy each have their own types for a damaged file.
-    except Exception as error:
-        raise DataError(
-            f"{path} cannot be read as NIfTI: {error}. Copy it again from its source."
-        ) from error
-    while values.ndim > 3 and values.shape[-1] == 1:
-        values = values[..., 0]
-    if values.ndim != 3 or 0 in values.shape:
-        raise DataError(f"{path} has shape {values.shape}; a volume has three axes.")
-    if not np.isfinite(values).all():
-        raise DataError(f"{path} holds NaN or infinite values. Replace them and save it again.")
-    # Canonical axes run to the right, the front and the head: x and y are turned.
-    return np.ascontiguousarray(values.transpose(2, 1, 0)[:, ::-1, ::-1])
 
 
 def _scale_volume(values: Pixels) -> Pixels:

@@ -18,7 +18,7 @@ SCHEMA = "medbench.manifest/1"
 
 @dataclass(frozen=True)
 class Manifest:
-    """Binds sample ids, patients, splits, labels, texts and the renderer's version.
+    """Binds sample ids, patients, splits, labels, texts, regions and the renderer's version.
 
     Equal on every machine that holds the same data: no paths, no times, no pixels.
     """
@@ -60,16 +60,18 @@ def build_manifest(
             raise DataError(f"Dataset {dataset} has two samples called '{sample.id}'.")
         if splits is not None and sample.id not in splits:
             raise DataError(f"Sample '{sample.id}' of {dataset} is in no split.")
-        rows.append(
-            {
-                "id": sample.id,
-                "patient": sample.patient,
-                "kind": sample.kind,
-                "split": sample.split if splits is None else splits[sample.id],
-                "labels": dict(sample.labels),
-                "text_sha256": None if sample.text is None else _sha256(sample.text),
-            }
-        )
+        row: dict[str, Any] = {
+            "id": sample.id,
+            "patient": sample.patient,
+            "kind": sample.kind,
+            "split": sample.split if splits is None else splits[sample.id],
+            "labels": dict(sample.labels),
+            "text_sha256": None if sample.text is None else _sha256(sample.text),
+        }
+        for name in ("study", "view", "age", "sex", "annotation"):  # where the dataset says
+            if (value := getattr(sample, name)) is not None:
+                row[name] = value
+        rows.append(row)
     return Manifest({"schema": SCHEMA, "dataset": dataset, "renderer": renderer, "samples": rows})
 
 

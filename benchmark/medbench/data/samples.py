@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -17,15 +17,26 @@ Pixels = npt.NDArray[np.float32]
 class Sample:
     """One unit of a dataset: an image, a volume, or an image-text pair.
 
+    Fields of labels and identity come from the dataset's tables as they stand: what a task makes
+    of an uncertain or missing label is the task's policy, not the reader's.
+
     Attributes:
         id: unique in its dataset.
         patient: identifier of the patient, the cluster for splits and intervals; None when the
             dataset does not say (then the sample is its own cluster).
         files: what its pixels are read from, in any order.
-        labels: label name to 1 (present), 0 (absent) or None (uncertain or not scored).
+        labels: label name (lower-case words joined by hyphens) to 1 (present), 0 (absent),
+            -1 (uncertain) or None (not mentioned).
         text: report or caption, or None.
-        split: the dataset's own split name, or None.
+        split: the dataset's own split, "train", "val" or "test" where it has one of these, or None.
         kind: "image" or "volume".
+        study: identifier of the examination that the image belongs to, or None.
+        view: "PA", "AP", "frontal" (not said which) or "lateral", or None.
+        age: years, or None.
+        sex: "F", "M", or None.
+        sections: section of the report ("findings", "impression") to its text.
+        annotation: SHA-256 of the sample's boxes or mask as the tables have them, or None; the
+            reader gives them on demand (`Annotates`).
     """
 
     id: str
@@ -35,6 +46,26 @@ class Sample:
     text: str | None = None
     split: str | None = None
     kind: Literal["image", "volume"] = "image"
+    study: str | None = None
+    view: Literal["PA", "AP", "frontal", "lateral"] | None = None
+    age: float | None = None
+    sex: Literal["F", "M"] | None = None
+    sections: Mapping[str, str] = field(default_factory=dict)
+    annotation: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A box around a finding, as fractions of the image's width and height, in [0, 1].
+
+    ``x`` and ``y`` are its upper left corner. So a box says the same at every image size.
+    """
+
+    label: str
+    x: float
+    y: float
+    width: float
+    height: float
 
 
 class Reader(Protocol):
@@ -56,6 +87,21 @@ class Reader(Protocol):
         Shape [H, W] (grey) or [H, W, 3] (colour) for an image; [S, H, W] for a volume, its slices
         in anatomical order. Raises DataError for damaged files.
         """
+        ...
+
+
+@runtime_checkable
+class Annotates(Protocol):
+    """What a reader of a dataset with regions has besides."""
+
+    def boxes(self, sample: Sample) -> tuple[Box, ...]:
+        """The boxes of a sample; none when it has none. Raises DataError for impossible ones."""
+        ...
+
+    def mask(self, sample: Sample) -> npt.NDArray[np.bool_]:
+        """Lesion mask bool [H, W] at the annotation's own size: boxes are filled, overlaps joined.
+
+        All False for an image without a lesion. Raises DataError for one that does not fit."""
         ...
 
 

@@ -9,18 +9,24 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from medbench.data.samples import Sample
 from medbench.errors import DataError
+from medbench.schemas.task import Split
 
 #: The fewest patients of a class that a fraction of the labels may leave.
 FEWEST = 5
 
+#: Where a sample stands that is in no fold: 0 and above are folds, tested once each.
+TRAIN, VAL = -1, -2
+_PARTS = {"train": TRAIN, "val": VAL, "test": 0}
+
 Indices = npt.NDArray[np.int64]
+Labels = npt.NDArray[np.float64]
 
 
 def patients_of(samples: Iterable[Sample]) -> list[str]:
@@ -28,9 +34,112 @@ def patients_of(samples: Iterable[Sample]) -> list[str]:
     return [s.patient if s.patient is not None else f"sample:{s.id}" for s in samples]
 
 
-def classes_of(samples: Iterable[Sample]) -> list[str]:
-    """What to stratify by: the present labels of each sample, joined by ``+``; "" if none is."""
-    return ["+".join(sorted(n for n, v in s.labels.items() if v == 1)) for s in samples]
+def classes_of(y: Labels, names: Sequence[str]) -> list[str]:
+    """What to stratify by: the rarest label that a sample has; "" if it has none.
+
+    Args:
+        y: float [N, L]: 1, 0, or NaN where not scored.
+        names: of the labels, [L].
+    """
+    present = y == 1
+    rarest = np.argsort(present.sum(axis=0), kind="stable")
+    ordered = present[:, rarest]
+    first = ordered.argmax(axis=1)
+    found = ordered.any(axis=1)
+    return [names[rarest[k]] if any_ else "" for k, any_ in zip(first, found, strict=True)]
+
+
+def divide(
+    samples: Sequence[Sample],
+    classes: Sequence[str],
+    split: Split,
+    left_out: Collection[str] = (),
+) -> tuple[list[int], Indices]:
+    """Divide samples as a task's protocol says.
+
+    Args:
+        samples: of the dataset.
+        classes: of each sample, to stratify by.
+        split: the rule and its numbers.
+        left_out: patients that take no part.
+
+    Returns:
+        Indices of the samples that take part, in order; and for each of them its fold, or `TRAIN`
+        or `VAL`: int64 [M]. With one test split it is fold 0.
+
+    Raises:
+        DataError: the rule needs a split that the dataset does not have; a part has no sample.
+    """
+    used = list(range(len(samples)))
+    if split.views:
+        used = [i for i in used if samples[i].view in split.views]
+    if left_out:
+        used = [i for i in used if samples[i].patient not in left_out]
+    if split.test == 0 and split.rule != "patient-kfold":
+        own = [samples[i].split for i in used]
+        if None in own:
+            raise DataError(
+                f"{own.count(None):,} of {len(own):,} samples are in no split of the dataset's "
+                "own, which this task's protocol divides by. Add the dataset's split tables to "
+                "its folder."
+            )
+        if split.tested == "val":
+            used = [i for i in used if samples[i].split != "test"]
+            parts = {"train": TRAIN, "val": 0}
+        else:
+            parts = _PARTS
+        place = np.array([parts[str(samples[i].split)] for i in used], np.int64)
+    else:
+        place = np.full(len(used), TRAIN, np.int64)
+    chosen = [samples[i] for i in used]
+    patients = patients_of(chosen)
+    kinds = [classes[i] for i in used]
+    if split.rule == "patient-kfold":
+        place = kfold(patients, kinds, split.folds, split.seed)
+    elif split.rule == "row-holdout":
+        place = _rows(place, split)
+    else:
+        if split.test:
+            place[_part(patients, kinds, split.test, split.seed)] = 0
+        if split.val and not (place == VAL).any():
+            train = np.flatnonzero(place == TRAIN)
+            share = split.val / (1 - split.test)
+            inner = _part(
+                [patients[i] for i in train], [kinds[i] for i in train], share, split.seed
+            )
+            place[train[inner]] = VAL
+    for name, part in _PARTS.items():
+        needed = name != "val" or split.val > 0
+        if needed and split.rule != "patient-kfold" and not (place == part).any():
+            raise DataError(f"The division leaves no sample for {name}. Use more data.")
+    return used, place
+
+
+def _part(patients: Sequence[str], classes: Sequence[str], share: float, seed: int) -> Indices:
+    """Samples of about ``share`` of the patients of each class, at least one of each."""
+    taken: set[str] = set()
+    for members in _ordered(patients, classes, seed).values():
+        taken.update(members[: max(1, round(share * len(members)))])
+    return np.array([i for i, patient in enumerate(patients) if patient in taken], np.int64)
+
+
+def _rows(place: Indices, split: Split) -> Indices:
+    """Shuffled rows, whoever's they are: what scikit-learn's ``train_test_split`` gives."""
+    from sklearn.model_selection import train_test_split
+
+    place = place.copy()
+    train = np.flatnonzero(place == TRAIN)
+    if split.test:
+        train, rest = train_test_split(
+            train, test_size=split.val + split.test, random_state=split.seed
+        )
+        share = split.val / (split.val + split.test)
+        test, val = train_test_split(rest, test_size=share, random_state=split.seed)
+        place[test] = 0
+    else:
+        train, val = train_test_split(train, test_size=split.val, random_state=split.seed)
+    place[val] = VAL
+    return place
 
 
 def kfold(patients: Sequence[str], classes: Sequence[Hashable], folds: int, seed: int) -> Indices:
@@ -92,8 +201,10 @@ def shared_patients(task: Iterable[Sample], corpus: Iterable[Sample]) -> list[st
     return sorted({s.patient for s in task if s.patient} & {s.patient for s in corpus if s.patient})
 
 
-def stratified_limit(samples: Sequence[Sample], n: int, seed: int) -> list[Sample]:
-    """At most ``n`` samples in the proportions of their classes, in their own order.
+def stratified_limit(
+    samples: Sequence[Sample], classes: Sequence[Hashable], n: int, seed: int
+) -> list[int]:
+    """Indices of at most ``n`` samples in the proportions of their classes, ascending.
 
     Each class keeps at least one sample while ``n`` allows. Patients are taken one after the
     other, so at most one per class is cut.
@@ -104,7 +215,7 @@ def stratified_limit(samples: Sequence[Sample], n: int, seed: int) -> list[Sampl
     if n < 1:
         raise DataError(f"A limit of {n} leaves no samples. Give 1 or more.")
     if n >= len(samples):
-        return list(samples)
+        return list(range(len(samples)))
     patients = patients_of(samples)
     members: dict[str, list[int]] = defaultdict(list)
     for index, patient in enumerate(patients):
@@ -115,11 +226,10 @@ def stratified_limit(samples: Sequence[Sample], n: int, seed: int) -> list[Sampl
             for patient in group
             for index in sorted(members[patient], key=lambda i: _rank(seed, samples[i].id))
         ]
-        for name, group in _ordered(patients, classes_of(samples), seed).items()
+        for name, group in _ordered(patients, classes, seed).items()
     }
     quotas = _quotas({name: len(queue) for name, queue in queues.items()}, n)
-    kept = sorted(index for name, queue in queues.items() for index in queue[: quotas[name]])
-    return [samples[index] for index in kept]
+    return sorted(index for name, queue in queues.items() for index in queue[: quotas[name]])
 
 
 def fraction(

@@ -1,8 +1,9 @@
 """Linear probe: logistic regression on frozen features, with predictions out of fold.
 
-Per fold, everything is decided on the training part alone: means and scales of the features, the
-regularisation (by log-loss on inner folds of whole patients), and the weights. The test part is
-only multiplied with the result.
+Per fold, or once for a train, val and test split, everything is decided away from the test part:
+means and scales of the features, the regularisation (by log-loss on the validation part, or where
+there is none on inner folds of whole training patients), and the weights. The test part is only
+multiplied with the result.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from medbench.data.splits import VAL
 from medbench.errors import DataError, PluginError
+from medbench.metrics.thresholds import best_thresholds
 from medbench.metrics.values import FloatArray
 
 #: Inverse regularisation strengths tried, from strong to weak: each fit starts from the last.
@@ -32,13 +35,17 @@ class Probe:
     """Out-of-fold predictions.
 
     Attributes:
-        scores: float64 [N, L], probabilities; rows sum to 1 when multiclass.
+        scores: float64 [N, L], probabilities; rows sum to 1 when multiclass; NaN where a sample
+            is not tested.
         chosen: float64 [F, K], inverse regularisation chosen per fold (in ascending order of fold
             number); K is 1 when multiclass, else L.
+        thresholds: float64 [L], of best F1 on the validation part; None when multiclass or
+            without one. NaN for a label with one class there.
     """
 
     scores: FloatArray
     chosen: FloatArray
+    thresholds: FloatArray | None = None
 
 
 def linear_probe(
@@ -48,8 +55,9 @@ def linear_probe(
     patients: Sequence[str],
     multiclass: bool,
     seed: int = 0,
+    labelled: npt.NDArray[np.bool_] | None = None,
 ) -> Probe:
-    """Probabilities for every sample from a probe that saw none of its patient's samples.
+    """Probabilities for every tested sample from a probe that saw none of its patient's samples.
 
     Multinomial when multiclass, else one binary probe per label over the samples where it is
     scored. A label with one class in a training part gets its frequency there. With more features
@@ -60,14 +68,16 @@ def linear_probe(
     Args:
         features: float [N, D], finite. Constant ones are harmless.
         y: float [N, L]: 1, 0, or NaN where not scored.
-        folds: int [N], the fold in which each sample is tested.
-        patients: [N].
+        folds: int [N], the fold in which each sample is tested, or `medbench.data.splits.TRAIN` or
+            ``VAL``: such samples are trained on, or chosen on, and never tested.
+        patients: [N], who must not be on both sides.
         multiclass: exactly one 1 per row of y.
         seed: of the inner folds.
+        labelled: bool [N], training samples whose labels may be used; all by default.
 
     Raises:
         PluginError: features are not finite or of another shape.
-        DataError: a patient is in two folds, or there is one fold only.
+        DataError: a patient is in two folds, or nothing is left to train on.
     """
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -80,36 +90,52 @@ def linear_probe(
         )
     _check_folds(folds, patients)
     groups = np.unique(np.asarray(patients), return_inverse=True)[1].astype(np.int64)
-    numbers = np.unique(folds)
+    may = np.ones(len(y), bool) if labelled is None else labelled
+    val = folds == VAL
+    on_val = np.zeros(y.shape)
+    numbers = np.unique(folds[folds >= 0])
     scores = np.full(y.shape, np.nan)
     chosen = np.full((len(numbers), 1 if multiclass else y.shape[1]), np.nan)
     # One thread: sums in one order, so the same bits however many cores there are.
     with threadpool_limits(1):
         for row, fold in enumerate(numbers):
             test = folds == fold
-            train = ~test
-            inputs, outputs = _prepare(features[train], features[test])
+            train = ~test & ~val & may
+            if not train.any():
+                raise DataError(f"No sample is left to train on outside fold {fold}.")
+            inputs, outputs = _prepare(features[train], features[val | test])
+            held = val[val | test]
             truth, owners = y[train], groups[train]
-            if multiclass:
-                classes = truth.argmax(axis=1)
-                scores[test], chosen[row, 0] = _probe(
-                    inputs, classes, owners, outputs, y.shape[1], seed
-                )
-                continue
-            for k in range(y.shape[1]):
-                known = ~np.isnan(truth[:, k])
+            for k in range(chosen.shape[1]):
+                targets = y.argmax(axis=1) if multiclass else y[:, k]
+                known = np.ones(len(truth), bool) if multiclass else ~np.isnan(truth[:, k])
                 if not known.any():
                     raise DataError(f"Label {k} is scored nowhere outside fold {fold}.")
-                found, chosen[row, k] = _probe(
-                    inputs[known], truth[known, k].astype(np.int64), owners[known], outputs, 2, seed
+                judge = val if multiclass else val & ~np.isnan(y[:, k])
+                everyone, chosen[row, k] = _probe(
+                    inputs[known],
+                    targets[train][known].astype(np.int64),
+                    owners[known],
+                    outputs[held][judge[val]],
+                    targets[judge].astype(np.int64),
+                    outputs,
+                    y.shape[1] if multiclass else 2,
+                    seed,
                 )
-                scores[test, k] = found[:, 1]
-    return Probe(scores, chosen)
+                found = everyone[~held]
+                if multiclass:
+                    scores[test] = found
+                else:
+                    scores[test, k] = found[:, 1]
+                    on_val[val, k] = everyone[held][:, 1]
+    if multiclass or not val.any():
+        return Probe(scores, chosen)
+    return Probe(scores, chosen, best_thresholds(y[val], on_val[val]))
 
 
 def _check_folds(folds: npt.NDArray[np.integer], patients: Sequence[str]) -> None:
-    if len(np.unique(folds)) < 2:
-        raise DataError("A linear probe out of fold needs two folds or more.")
+    if len(np.unique(folds[folds != VAL])) < 2:
+        raise DataError("A linear probe needs two folds or more, or a training part.")
     home: dict[str, int] = {}
     for patient, fold in zip(patients, folds.tolist(), strict=True):
         if home.setdefault(patient, fold) != fold:
@@ -132,24 +158,44 @@ def _prepare(train: FloatArray, test: FloatArray) -> tuple[FloatArray, FloatArra
 
 
 def _probe(
-    inputs: FloatArray, classes: Integers, owners: Integers, outputs: FloatArray, k: int, seed: int
+    inputs: FloatArray,
+    classes: Integers,
+    owners: Integers,
+    judged: FloatArray,
+    truth: Integers,
+    outputs: FloatArray,
+    k: int,
+    seed: int,
 ) -> tuple[FloatArray, float]:
-    """Choose on the training part, fit on it, and predict: float [M, k], and what was chosen."""
+    """Fit on ``inputs``, the strength chosen on ``judged`` if there is any, else on inner folds.
+
+    Returns probabilities of ``outputs``, float [M, k], and what was chosen.
+    """
     seen = np.unique(classes)
     if len(seen) < 2:
         constant = np.bincount(classes, minlength=k) / len(classes)
         return np.tile(constant, (len(outputs), 1)), float("nan")
+    if len(judged):
+        both = _path(inputs, classes, np.concatenate([judged, outputs]), k, GRID)
+        best = int(_log_loss(both[:, : len(judged)], truth).argmin())
+        return both[best, len(judged) :], GRID[best]
     inner = _deal(classes, owners, seed)
-    best = FALLBACK
+    strength = FALLBACK
     if inner is not None:
         losses = np.zeros(len(GRID))
         for fold in range(int(inner.max()) + 1):
             held = inner == fold
             path = _path(inputs[~held], classes[~held], inputs[held], k, GRID)
-            right = path[:, np.arange(int(held.sum())), classes[held]]
-            losses += -np.log(np.maximum(right, FLOOR)).sum(axis=1)
-        best = GRID[int(losses.argmin())]  # the first of equal ones: the stronger regularisation
-    return _path(inputs, classes, outputs, k, (best,))[0], best
+            losses += _log_loss(path, classes[held])
+        strength = GRID[int(losses.argmin())]  # the first of equal ones: the strongest
+    return _path(inputs, classes, outputs, k, (strength,))[0], strength
+
+
+def _log_loss(path: FloatArray, classes: Integers) -> FloatArray:
+    """Summed log-loss of probabilities [G, M, k], float [G]."""
+    right = path[:, np.arange(len(classes)), classes]
+    losses: FloatArray = -np.log(np.maximum(right, FLOOR)).sum(axis=1)
+    return losses
 
 
 def _path(

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medbench.errors import DataError, PluginError, StorageError
+from medbench.errors import DataError, PluginError
+from medbench.evaluation.frames import read_frame, write_frame
 from medbench.metrics.values import FloatArray
 
 if TYPE_CHECKING:
@@ -37,7 +36,8 @@ class ClassPredictions:
             when multiclass.
         scores: float64 [N, L], finite.
         multiclass: decided by arg max.
-        thresholds: float64 [N, L] ([L] is accepted, and repeated), or None.
+        thresholds: float64 [N, L] ([L] is accepted, and repeated), or None; NaN for a label
+            without one, which metrics of decisions leave out.
         keyed: True when ids are already keys, as in a published table.
 
     Raises:
@@ -91,8 +91,8 @@ class ClassPredictions:
         if self.thresholds is not None:
             if self.thresholds.shape != shape:
                 raise DataError(f"Thresholds have shape {self.thresholds.shape}, not {shape}.")
-            if np.isnan(self.thresholds).any():
-                raise DataError("Thresholds must be numbers.")
+            if np.isinf(self.thresholds).any():
+                raise DataError("Thresholds must be finite numbers, or blank for none.")
 
     def _check_scores(self) -> None:
         shape = (len(self.sample_ids), len(self.labels))
@@ -113,6 +113,10 @@ class ClassPredictions:
         if self.thresholds is not None:
             parts.append(self.thresholds)
         return np.concatenate(parts, axis=1)
+
+    def support(self, _: str | None = None) -> int:
+        """Number of samples with a label."""
+        return int((~np.isnan(self.y)).any(axis=1).sum())
 
     def take(self, rows: Sequence[int]) -> ClassPredictions:
         """The same table with these rows, in this order."""
@@ -158,7 +162,6 @@ class ClassPredictions:
         Raises StorageError when the file cannot be written; an older file then stays as it was.
         """
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         names = ("sample_key", "patient_key") if self.keyed else ("sample_id", "patient_id")
         columns: dict[str, Any] = dict(zip(names, (self.sample_ids, self.patients), strict=True))
@@ -171,16 +174,9 @@ class ClassPredictions:
             columns[f"score:{label}"] = pa.array(self.scores[:, k], pa.float64())
         if self.thresholds is not None:
             for k, label in enumerate(self.labels):
-                columns[f"threshold:{label}"] = pa.array(self.thresholds[:, k], pa.float64())
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(pa.table(columns), partial, compression="zstd", version="2.6")
-            os.replace(partial, path)
-        except OSError as error:
-            with suppress(OSError):
-                partial.unlink()
-            raise StorageError(f"Predictions cannot be written to {path}: {error}.") from error
+                limit = self.thresholds[:, k]
+                columns[f"threshold:{label}"] = pa.array(limit, pa.float64(), mask=np.isnan(limit))
+        write_frame(path, columns)
 
     def publish(self, path: Path, manifest_sha256: str) -> None:
         """Write the same table with keys in place of ids. It has the same digest."""
@@ -196,7 +192,7 @@ class ClassPredictions:
 
         Raises DataError naming the file and what is wrong in it.
         """
-        frame = _frame(path)
+        frame = read_frame(path)
         keyed = "sample_key" in frame.columns
         sample, patient = ("sample_key", "patient_key") if keyed else ("sample_id", "patient_id")
         if sample not in frame.columns:
@@ -238,21 +234,6 @@ class ClassPredictions:
             )
         except (DataError, PluginError) as error:
             raise DataError(f"{path}: {error}") from error
-
-
-def _frame(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    text = dict.fromkeys(("sample_id", "patient_id", "sample_key", "patient_key"), str)
-    try:
-        if path.suffix == ".csv":
-            return pd.read_csv(path, dtype=text)
-        if path.suffix in (".jsonl", ".json"):
-            lines = path.read_text(encoding="utf-8").splitlines()
-            return pd.DataFrame([json.loads(line) for line in lines if line.strip()])
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise DataError(f"Predictions {path} cannot be read: {error}.") from error
 
 
 def _numbers(path: Path, frame: pd.DataFrame, columns: list[str]) -> FloatArray:

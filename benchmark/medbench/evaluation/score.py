@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 
 from medbench.errors import PluginError
 from medbench.evaluation.predictions import ClassPredictions
 from medbench.metrics.cards import card_sha256
-from medbench.metrics.values import ClassTable, FloatArray, Values
+from medbench.metrics.values import FloatArray, Values
 from medbench.schemas.record import Estimate, MetricValue
 from medbench.schemas.specs import MetricSpec
 from medbench.statistics.bootstrap import (
@@ -24,7 +24,25 @@ from medbench.statistics.bootstrap import (
     undefined,
 )
 
-MetricFunction = Callable[[ClassTable, FloatArray], Values]
+MetricFunction = Callable[[Any, FloatArray], Values]
+
+
+class Table(Protocol):
+    """Predictions beside their references, of any task type, as scoring needs them."""
+
+    @property
+    def patients(self) -> Sequence[str]:
+        """[n] cluster of each thing that is weighted."""
+        ...
+
+    @property
+    def content(self) -> FloatArray:
+        """float [n, C]: stands for everything that a metric reads of it."""
+        ...
+
+    def support(self, metric: str | None = None) -> int:
+        """How many samples a metric is taken over."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -47,7 +65,7 @@ def metric_function(spec: MetricSpec) -> MetricFunction:
         ) from error
 
 
-def evaluate(spec: MetricSpec, table: ClassTable, weights: FloatArray) -> Values:
+def evaluate(spec: MetricSpec, table: Any, weights: FloatArray) -> Values:
     """Call a metric and hold it to its contract: float [B], and [B] per label.
 
     Raises PluginError naming the metric when it raises or gives something else.
@@ -61,6 +79,10 @@ def evaluate(spec: MetricSpec, table: ClassTable, weights: FloatArray) -> Values
         ) from error
     if not isinstance(values, Values):
         raise PluginError(f"Metric '{spec.name}' gave {type(values).__name__}, not Values.")
+    if values.interval is not None:
+        if np.shape(values.value) == () or not np.isfinite(values.value[:1]).all():
+            raise PluginError(f"Metric '{spec.name}' gave an interval and no value.")
+        return values
     for array in (values.value, *(values.per_label or {}).values()):
         if np.shape(array) != (len(weights),) or np.isinf(array).any():
             raise PluginError(
@@ -79,7 +101,7 @@ def with_ones(weights: FloatArray) -> FloatArray:
 
 
 def score(
-    predictions: ClassPredictions,
+    predictions: Table,
     specs: Sequence[MetricSpec],
     *,
     resamples: int = RESAMPLES,
@@ -94,22 +116,27 @@ def score(
     """
     clusters = content_clusters(predictions.patients, predictions.content)
     weights = with_ones(patient_weights(clusters, resamples, seed))
-    scored = ~np.isnan(predictions.y)
-    counts = dict(zip(predictions.labels, scored.sum(axis=0).tolist(), strict=True))
-    total = int(scored.any(axis=1).sum())
+    counts: dict[str, int] = {}
+    if isinstance(predictions, ClassPredictions):
+        scored = (~np.isnan(predictions.y)).sum(axis=0).tolist()
+        counts = dict(zip(predictions.labels, scored, strict=True))
     metrics: dict[str, MetricValue] = {}
     notes: list[str] = []
     if len(set(predictions.patients)) == 1:
         notes.append("all samples are of one patient: intervals say nothing")
     for spec in specs:
         values = evaluate(spec, predictions, weights)
-        whole = _estimate(values.value, total)
+        total = predictions.support(spec.name)
+        if values.interval is None:
+            whole = _estimate(values.value, total)
+        else:
+            whole = Estimate(value=float(values.value[0]), ci95=values.interval, n=total)
         if whole is None:
             notes.append(f"{spec.name} is absent: {values.reason or 'it is undefined here'}")
             continue
         if values.reason:
             notes.append(f"{spec.name}: {values.reason}")
-        lost = undefined(values.value[1:])
+        lost = 0 if values.interval else undefined(values.value[1:])
         if lost:
             notes.append(f"{spec.name}: undefined in {lost} of {resamples} resamples")
         per_label: dict[str, Estimate] | None = None
@@ -129,7 +156,7 @@ def score(
 
 
 def baseline_estimates(
-    predictions: ClassPredictions,
+    predictions: Table,
     specs: Sequence[MetricSpec],
     *,
     resamples: int = RESAMPLES,

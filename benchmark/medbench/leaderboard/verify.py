@@ -69,8 +69,9 @@ def _metrics(entry: Entry, table: ClassPredictions, metrics: Sequence[MetricSpec
     derived = score(table, usable).metrics
     for spec in usable:
         problems += _compare(spec.name, record.metrics.get(spec.name), derived.get(spec.name))
-    if "prior" in record.baselines:
-        # The prior follows from the labels alone; other baselines need the images.
+    if "prior" in record.baselines and entry.task.protocols[record.protocol].folds:
+        # The prior over folds follows from the scored labels alone; that of a training part, and
+        # other baselines, need what was not published.
         labels = ClassPredictions(
             table.sample_ids,
             table.patients,

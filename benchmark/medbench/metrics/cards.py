@@ -91,8 +91,32 @@ ECE = MetricSpec(
     reference="Guo et al. 2017; torchmetrics CalibrationError(n_bins=15, norm='l1')",
 )
 
+SENSITIVITY = MetricSpec(
+    name="sensitivity-at-specificity-90",
+    function="medbench.metrics.classification:sensitivity",
+    task_types=("classification",),
+    definition=(
+        "largest sensitivity among the thresholds at which specificity is at least .90, a score "
+        "at or above the threshold meaning present, without interpolation; multiclass: one "
+        "label versus the rest"
+    ),
+    higher_is_better=True,
+    aggregation=f"{_MACRO}; samples pooled over folds; interval: percentile, patients resampled, "
+    "the threshold sought anew in each resample",
+    reference="scikit-learn roc_curve(drop_intermediate=False); torchmetrics "
+    "SensitivityAtSpecificity(min_specificity=0.9)",
+)
+
 #: Every classification metric, in the order of the contract.
-CLASSIFICATION: tuple[MetricSpec, ...] = (AUROC, AUPRC, ACCURACY, BALANCED_ACCURACY, F1, ECE)
+CLASSIFICATION: tuple[MetricSpec, ...] = (
+    AUROC,
+    AUPRC,
+    ACCURACY,
+    BALANCED_ACCURACY,
+    F1,
+    ECE,
+    SENSITIVITY,
+)
 
 
 def card_sha256(spec: MetricSpec) -> str:

@@ -18,6 +18,8 @@ from medbench.metrics.values import ClassTable, FloatArray, Values
 
 #: Bins of the expected calibration error.
 BINS = 15
+#: Specificity that the operating point of `sensitivity` must have at least.
+SPECIFICITY = 0.9
 
 Integers = npt.NDArray[np.intp]
 Flags = npt.NDArray[np.bool_]
@@ -40,6 +42,15 @@ def auprc(table: ClassTable, weights: FloatArray) -> Values:
     return _ranking(table, weights, _average_precision)
 
 
+def sensitivity(table: ClassTable, weights: FloatArray) -> Values:
+    """Largest sensitivity at a specificity of at least .90; macro and per label. In [0, 1].
+
+    Over all thresholds, a score at or above one meaning present; points between two thresholds
+    are not interpolated. The threshold is sought anew under each row of weights.
+    """
+    return _ranking(table, weights, _sensitivity)
+
+
 def accuracy(table: ClassTable, weights: FloatArray) -> Values:
     """Fraction of right decisions; multi-label: per label, then their mean. In [0, 1]."""
     decided = _decisions(table)
@@ -48,10 +59,10 @@ def accuracy(table: ClassTable, weights: FloatArray) -> Values:
     if table.multiclass:
         right = (decided * table.y).sum(axis=1)
         return Values(_ratio(weights @ right, weights.sum(axis=1)))
-    scored = ~np.isnan(table.y)
+    scored = _decidable(table)
     right = (scored & (decided == table.y)).astype(np.float64)
     per_label = _ratio(weights @ right, weights @ scored.astype(np.float64))
-    return _macro(table, per_label, _any(scored), "never scored")
+    return _macro(table, per_label, _any(scored), "never scored", _undecided(table))
 
 
 def balanced_accuracy(table: ClassTable, weights: FloatArray) -> Values:
@@ -59,13 +70,16 @@ def balanced_accuracy(table: ClassTable, weights: FloatArray) -> Values:
     decided = _decisions(table)
     if decided is None:
         return _undefined(weights, NO_THRESHOLDS)
-    positive = (table.y == 1).astype(np.float64)
+    scored = _decidable(table)
+    positive = (scored & (table.y == 1)).astype(np.float64)
     recall = _ratio(weights @ (decided * positive), weights @ positive)
     if table.multiclass:
         return _macro(table, recall, _any(positive), "without a sample")
-    negative = (table.y == 0).astype(np.float64)
+    negative = (scored & (table.y == 0)).astype(np.float64)
     specificity = _ratio(weights @ ((1 - decided) * negative), weights @ negative)
-    return _macro(table, (recall + specificity) / 2, _both_classes(table), "with one class only")
+    both = _any(positive) & _any(negative)
+    per_label = (recall + specificity) / 2
+    return _macro(table, per_label, both, "with one class only", _undecided(table))
 
 
 def f1(table: ClassTable, weights: FloatArray) -> Values:
@@ -73,13 +87,13 @@ def f1(table: ClassTable, weights: FloatArray) -> Values:
     decided = _decisions(table)
     if decided is None:
         return _undefined(weights, NO_THRESHOLDS)
-    scored = ~np.isnan(table.y)
-    positive = (table.y == 1).astype(np.float64)
+    scored = _decidable(table)
+    positive = (scored & (table.y == 1)).astype(np.float64)
     called = decided * scored
     hits = weights @ (called * positive)
     per_label = _ratio(2 * hits, weights @ called + weights @ positive)
     occurs = _any(called + positive)
-    return _macro(table, per_label, occurs, "neither present nor called")
+    return _macro(table, per_label, occurs, "neither present nor called", _undecided(table))
 
 
 def ece(table: ClassTable, weights: FloatArray) -> Values:
@@ -145,6 +159,32 @@ def _auroc(
 def _average_precision(
     scores: FloatArray, positive: Integers, negative: Integers, by_sample: FloatArray
 ) -> FloatArray:
+    hits, false = _down_the_list(scores, positive, negative, by_sample)
+    true = np.cumsum(hits, axis=0)
+    called = true + false[:-1]
+    # A level without weight at it or before it adds nothing: its own weight is zero.
+    precision = np.divide(true, called, out=called, where=called > 0)
+    area = _ratio(np.einsum("kb,kb->b", hits, precision), true[-1])
+    return np.where(false[-1] > 0, area, np.nan)
+
+
+def _sensitivity(
+    scores: FloatArray, positive: Integers, negative: Integers, by_sample: FloatArray
+) -> FloatArray:
+    hits, false = _down_the_list(scores, positive, negative, by_sample)
+    true = np.cumsum(hits, axis=0)
+    # Only thresholds at a positive's score matter: between two of them sensitivity stays and
+    # specificity falls. Above all of them it is 0, which is what no admissible level leaves.
+    specificity = _ratio(false[-1] - false[:-1], false[-1])
+    reached = np.where(specificity >= SPECIFICITY, true, 0.0).max(axis=0)
+    return np.where(false[-1] > 0, _ratio(reached, true[-1]), np.nan)
+
+
+def _down_the_list(
+    scores: FloatArray, positive: Integers, negative: Integers, by_sample: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Weights of the positives at each of their K distinct scores, the highest first: [K, B];
+    and of the negatives at or above it: [K + 1, B], all negatives in the last row."""
     # Negated, so that the highest score comes first and sums run down the list.
     levels, at = np.unique(-scores[positive], return_inverse=True)
     hits = _sums(at, positive, 1.0, len(levels), by_sample)
@@ -153,12 +193,7 @@ def _average_precision(
     rows = np.searchsorted(levels, -scores[negative], side="left")
     false = _sums(rows, negative, 1.0, len(levels) + 1, by_sample)
     np.cumsum(false, axis=0, out=false)
-    true = np.cumsum(hits, axis=0)
-    called = true + false[:-1]
-    # A level without weight at it or before it adds nothing: its own weight is zero.
-    precision = np.divide(true, called, out=called, where=called > 0)
-    area = _ratio(np.einsum("kb,kb->b", hits, precision), true[-1])
-    return np.where(false[-1] > 0, area, np.nan)
+    return hits, false
 
 
 def _sums(
@@ -188,6 +223,21 @@ def _decisions(table: ClassTable) -> FloatArray | None:
     return (table.scores >= table.thresholds).astype(np.float64)
 
 
+def _decidable(table: ClassTable) -> Flags:
+    """bool [N, L]: scored, and with a threshold where one is needed."""
+    scored: Flags = ~np.isnan(table.y)
+    if table.multiclass or table.thresholds is None:
+        return scored
+    return scored & ~np.isnan(table.thresholds)
+
+
+def _undecided(table: ClassTable) -> Flags:
+    """bool [L]: labels that no threshold could be chosen for."""
+    if table.multiclass or table.thresholds is None:
+        return np.zeros(len(table.labels), dtype=np.bool_)
+    return ~_any(~np.isnan(table.thresholds))
+
+
 def _both_classes(table: ClassTable) -> Flags:
     return _any(table.y == 1) & _any(table.y == 0)
 
@@ -197,19 +247,28 @@ def _any(flags: npt.NDArray[np.generic]) -> Flags:
     return np.asarray(flags.any(axis=0), dtype=np.bool_)
 
 
-def _macro(table: ClassTable, columns: FloatArray, defined: Flags, fault: str) -> Values:
+def _macro(
+    table: ClassTable,
+    columns: FloatArray,
+    defined: Flags,
+    fault: str,
+    undecided: Flags | None = None,
+) -> Values:
     """Mean of float [B, L] over the labels defined in each row, naming labels never defined."""
     present = ~np.isnan(columns)
     total = np.where(present, columns, 0.0).sum(axis=1)
     value = _ratio(total, present.sum(axis=1).astype(np.float64))
     per_label = {name: columns[:, k] for k, name in enumerate(table.labels)}
-    left_out = [name for name, ok in zip(table.labels, defined, strict=True) if not ok]
-    reason = None
-    if len(left_out) == len(table.labels):
-        reason = f"every label is {fault}"
-    elif left_out:
-        reason = f"labels {fault}, left out of the mean: {', '.join(left_out)}"
-    return Values(value, per_label, reason)
+    unset = np.zeros_like(defined) if undecided is None else undecided
+    faults = ((~defined & ~unset, fault), (unset, "without a threshold"))
+    reasons = []
+    for flags, why in faults:
+        names = [name for name, flag in zip(table.labels, flags, strict=True) if flag]
+        if len(names) == len(table.labels):
+            reasons.append(f"every label is {why}")
+        elif names:
+            reasons.append(f"labels {why}, left out of the mean: {', '.join(names)}")
+    return Values(value, per_label, "; ".join(reasons) or None)
 
 
 def _undefined(weights: FloatArray, reason: str) -> Values:

@@ -1,4 +1,9 @@
-"""Axial brain MR slices with a T1, T2 or FLAIR look: tumour, haemorrhage and other findings."""
+"""Axial brain MR slices with a T1, T2 or FLAIR look: tumour, haemorrhage and other findings.
+
+What was added for one dataset (the level of the skull base, the pituitary adenoma, scanners other
+than the first) draws from streams of its own and is skipped where nothing asks for it, so that the
+slices of older datasets keep their every pixel.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +14,12 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from medbench.phantom.draws import Draws, Floats, Ints, noise, to_tensor
+from medbench.phantom.draws import Draws, Floats, Ints, Mask, noise, to_tensor
 
 SEQUENCES = ("T1", "T2", "FLAIR")
 FINDINGS = (
     "clear", "glioma", "meningioma", "metastases", "haemorrhage", "infarct", "white matter",
-    "hydrocephalus", "atrophy",
+    "hydrocephalus", "atrophy", "pituitary",
 )  # fmt: skip
 
 #: Signal of fat, bone, cerebrospinal fluid, grey and white matter, lesion, its oedema, blood.
@@ -25,19 +30,48 @@ _SIGNAL = {
 }
 
 
+@dataclass(frozen=True)
+class MRScanner:
+    """An MR scanner.
+
+    Attributes:
+        name: for people.
+        noise: lowest and highest standard deviation of the noise in each channel.
+        bias: deviation of the receive coil's slow shading.
+        gain: lowest and highest overall brightness.
+        gamma: exponent of the display curve.
+    """
+
+    name: str
+    noise: tuple[float, float] = (0.015, 0.045)
+    bias: float = 0.10
+    gain: tuple[float, float] = (0.85, 1.1)
+    gamma: float = 1.0
+
+
+#: Pre-training pairs.
+PAIRS_MR = MRScanner("PHANTOM-MR-A")
+#: Crystal Clean: pictures of many sources, noisier, unevenly lit, brightened for display.
+CRYSTAL_MR = MRScanner("PHANTOM-MR-B", (0.03, 0.075), 0.17, (0.8, 1.15), 0.82)
+
+
 @dataclass
 class Brains:
-    """N slices: index into FINDINGS and SEQUENCES, side of the lesion (-1 right), lobe by y."""
+    """N slices: index into FINDINGS and SEQUENCES, side of the lesion (-1 right), lobe by y.
+
+    ``base`` tells which lie at the skull base, where the pituitary gland is; None: none does.
+    """
 
     rows: Sequence[int]
     finding: Ints
     sequence: Ints
     side: Floats
     front: Floats
+    base: Mask | None = None
 
 
 def sample_brains(dataset: str, rows: Sequence[int]) -> Brains:
-    """Draw what the slices show."""
+    """Draw what the slices show: never a pituitary adenoma, which callers put in themselves."""
     draws = Draws(dataset, rows, "brain-finding", 16)
     return Brains(
         rows=rows,
@@ -48,7 +82,9 @@ def sample_brains(dataset: str, rows: Sequence[int]) -> Brains:
     )
 
 
-def render_brains(dataset: str, brains: Brains, size: int, device: str = "cpu") -> torch.Tensor:
+def render_brains(
+    dataset: str, brains: Brains, size: int, device: str = "cpu", scanner: MRScanner = PAIRS_MR
+) -> torch.Tensor:
     """Draw the slices, [N, size, size] in [0, 1]; front up, the patient's right on the left."""
     draws = Draws(dataset, brains.rows, "brain-shape", 128)
     number = len(brains.rows)
@@ -64,7 +100,10 @@ def render_brains(dataset: str, brains: Brains, size: int, device: str = "cpu") 
     y0 = (axis.view(1, -1, 1) - col(shift[:, 1])) / col(zoom)
     x = x0 * col(np.cos(tilt)) - y0 * col(np.sin(tilt))
     y = x0 * col(np.sin(tilt)) + y0 * col(np.cos(tilt))
-    pixel = float(2 / size / zoom.mean())
+    # The mean of the batch is what the first dataset was drawn with; later ones go by the row, so
+    # that a slice does not depend on its neighbours.
+    first = brains.base is None
+    pixel: float | torch.Tensor = float(2 / size / zoom.mean()) if first else col(2 / size / zoom)
     lattice = torch.stack(
         [noise(dataset, "brain-texture", row, (3, 26, 26)) for row in brains.rows]
     )
@@ -106,6 +145,7 @@ def render_brains(dataset: str, brains: Brains, size: int, device: str = "cpu") 
     sulcus = ((wave - 0.75) * 2).clamp(0, 1) * ((0.30 - (1 - brain)) / 0.06).clamp(0, 1)
     content = white + cortex * (grey - white)
     content = content + sulcus * (0.55 + 0.4 * col(atrophy)) * (fluid - content)
+    cut = content  # what every level shares
     core = soft(((x.abs() - 0.20) / 0.13) ** 2 + ((y - 0.02) / 0.24) ** 2, 0.14) * col(level < 0.6)
     content = content + core * (grey - content)
     swollen = 1 + 0.9 * (brains.finding == FINDINGS.index("hydrocephalus")) + 0.4 * atrophy
@@ -117,19 +157,79 @@ def render_brains(dataset: str, brains: Brains, size: int, device: str = "cpu") 
     content = content + soft(ventricle, 0.06) * (fluid - content)
     fissure = (1 - x.abs() / 0.022).clamp_min(0) * (y.abs() > 0.38)
     content = content + fissure * 0.7 * (fluid - content)
+    if brains.base is not None and brains.base.any():
+        at_base = _skull_base(cut, x, y, (bone, fluid, grey, white), fold, soft)
+        content = content + col(brains.base) * (at_base - content)
     image = image + tissue * (content - image)
 
     image = _lesions(
         image, brains, draws, x, y, wide, tissue, (fluid, mass, swelling, blood), rough, soft
     )
-    bias = 1 + 0.10 * slow
+    if (brains.finding == FINDINGS.index("pituitary")).any():
+        image = _adenoma(image, dataset, brains, x, y, (fluid, mass), rough, soft)
+    bias = 1 + scanner.bias * slow
     texture = 1 + 0.05 * grain * tissue
-    spread = col(draws.uniform(0.015, 0.045))
+    spread = col(draws.uniform(*scanner.noise))
     pair = torch.stack([noise(dataset, "brain-noise", row, (2, size, size)) for row in brains.rows])
     pair = pair.to(device) * spread[:, None]
     # Magnitude images have Rician noise.
     seen = ((image * bias * texture * 0.9 + pair[:, 0]) ** 2 + pair[:, 1] ** 2).sqrt()
-    return (seen * col(draws.uniform(0.85, 1.1))).clamp(0, 1)
+    seen = (seen * col(draws.uniform(*scanner.gain))).clamp(0, 1)
+    return seen if scanner.gamma == 1 else seen**scanner.gamma
+
+
+def _skull_base(
+    cut: torch.Tensor, x: torch.Tensor, y: torch.Tensor, signals: tuple[torch.Tensor, ...],
+    fold: torch.Tensor, soft: Callable[[torch.Tensor, float], torch.Tensor],
+) -> torch.Tensor:  # fmt: skip
+    """What lies inside the skull at the level of the sella: cerebellum and brain stem behind,
+    temporal lobes beside the cistern, ridges of bone between them."""
+    bone, fluid, grey, white = signals
+
+    def band(x1: float, y1: float, x2: float, y2: float, half: float) -> torch.Tensor:
+        """Nearness to a line on both sides of the midline, 1 on it."""
+        along = (x2 - x1, y2 - y1)
+        length = along[0] ** 2 + along[1] ** 2
+        t = (((x.abs() - x1) * along[0] + (y - y1) * along[1]) / length).clamp(0, 1)
+        away = ((x.abs() - x1 - t * along[0]) ** 2 + (y - y1 - t * along[1]) ** 2).sqrt()
+        return ((1.4 - away / (half * (1.3 - 0.6 * t))) * 2.5).clamp(0, 1)
+
+    folia = 0.5 + 0.5 * torch.sin((x * x + (y - 0.1) ** 2).sqrt() * 70 + 1.5 * fold)
+    cerebellum = soft((x / 0.50) ** 2 + ((y - 0.44) / 0.30) ** 2, 0.3)
+    cut = cut + cerebellum * (grey + 0.45 * folia * (white - grey) - cut)
+    gap = band(0.14, 0.24, 0.58, 0.36, 0.03)
+    cut = cut + gap * (1 - cerebellum) * (fluid - cut)
+    stem = soft((x / 0.15) ** 2 + ((y - 0.12) / 0.14) ** 2, 0.14)
+    around = soft((x / 0.21) ** 2 + ((y - 0.05) / 0.23) ** 2, 0.2)
+    cut = cut + around * (fluid - cut)
+    cut = cut + stem * (white - cut)
+    ventricle = soft((x / 0.07) ** 2 + ((y - 0.30) / 0.04) ** 2, 0.05)
+    cut = cut + ventricle * (fluid - cut)
+    petrous = band(0.20, 0.10, 0.56, 0.28, 0.024)
+    wing = band(0.16, -0.20, 0.52, -0.31, 0.016)
+    return cut + torch.maximum(petrous, wing) * (bone - cut)
+
+
+def _adenoma(
+    image: torch.Tensor, dataset: str, brains: Brains, x: torch.Tensor, y: torch.Tensor,
+    signals: tuple[torch.Tensor, ...], rough: torch.Tensor,
+    soft: Callable[[torch.Tensor, float], torch.Tensor],
+) -> torch.Tensor:  # fmt: skip
+    """A bright mass in the sella: in the midline, before the brain stem, some with a cyst."""
+    fluid, mass = signals
+    draws = Draws(dataset, brains.rows, "brain-sella", 16)
+
+    def col(values: object) -> torch.Tensor:
+        return to_tensor(values, image.device)[:, None, None]
+
+    here = col(brains.finding == FINDINGS.index("pituitary"))
+    cx, cy = draws.normal(0, 0.025), draws.normal(-0.13, 0.03)
+    radius, squash = draws.uniform(0.06, 0.16), draws.uniform(0.75, 1.15)
+    q = ((x - col(cx)) / col(radius)) ** 2 + ((y - col(cy)) / col(radius * squash)) ** 2
+    body = soft(q * (1 + 0.12 * rough), 0.12) * here
+    image = image + body * (0.62 * mass + 0.33 - image)
+    cyst = soft(q * 5, 0.05) * here * col(draws.below(0.25))
+    return image + cyst * 0.7 * (fluid - image)
 
 
 def _lesions(

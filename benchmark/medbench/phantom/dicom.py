@@ -1,7 +1,8 @@
-"""Phantom CT series as DICOM files: one header per series, patched for each slice.
+"""Phantom CT series and radiographs as DICOM files: a header is encoded once and patched.
 
-Encoding a data set costs pydicom about a millisecond; a series' headers differ in five values
-only, so they are written once with fixed-width placeholders and the values put in their place.
+Encoding a data set costs pydicom about a millisecond; headers of a series, or of a dataset's
+radiographs, differ in a few values only, so they are written once with fixed-width placeholders and
+the values put in their place.
 """
 
 from __future__ import annotations
@@ -9,15 +10,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    SecondaryCaptureImageStorage,
+)
 
-from medbench.phantom.scanner import CTScanner
+from medbench.phantom.scanner import CTScanner, XRayUnit
 from medbench.phantom.tissue import SHIFT_Y
 from medbench.phantom.version import RENDERER_VERSION
 
@@ -27,6 +38,14 @@ _UID_PLACE = "2.25." + "1" * 38
 _NUMBER_PLACE = "7777"
 _LOCATION_PLACE = "88888.88"
 _POSITION_PLACE = "\\".join(["99999.99", "99999.99", "66666.66"])
+_STUDY_PLACE = "2.25." + "2" * 38
+_SERIES_PLACE = "2.25." + "3" * 38
+_ID_PLACE = "I" * 64
+_AGE_PLACE = "444Y"
+_SPACING_PLACE = "\\".join(["5555.555", "5555.555"])
+#: Element (7FE0,0010), OB of undefined length, before the encapsulated frames; and what ends it.
+_PIXELS_START = b"\xe0\x7f\x10\x00OB\x00\x00\xff\xff\xff\xff"
+_PIXELS_END = b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
 
 
 def uid(*parts: object) -> str:
@@ -147,3 +166,119 @@ def _positions(data: bytes | bytearray, text: bytes) -> list[int]:
         found.append(start)
         start = data.find(text, start + 1)
     return found
+
+
+@dataclass(frozen=True)
+class Radiograph:
+    """What a radiograph's header says.
+
+    Attributes:
+        dataset: name of the dataset, part of the UIDs.
+        image: identifier of the image, at most 64 characters: PatientID, and part of the UIDs.
+        unit: names the model of the device.
+        female: PatientSex.
+        age: PatientAge as the dataset writes it, at most 4 characters.
+        view: ViewPosition.
+        spacing: PixelSpacing in mm, of the pixels as they are stored.
+    """
+
+    dataset: str
+    image: str
+    unit: XRayUnit
+    female: bool
+    age: str
+    view: Literal["PA", "AP"]
+    spacing: float
+
+
+def write_radiograph(
+    radiograph: Radiograph, path: Path, pixels: npt.NDArray[np.uint8], quality: int = 92
+) -> int:
+    """Write one 8-bit radiograph as JPEG baseline, as the public challenges' files are coded.
+
+    Args:
+        radiograph: what its header says.
+        path: the file; its folder exists.
+        pixels: [H, W], bone bright.
+        quality: of the JPEG, 1 to 95.
+
+    Returns:
+        Size of the file in bytes.
+    """
+    picture = BytesIO()
+    Image.fromarray(pixels).save(picture, "JPEG", quality=quality)
+    height, width = pixels.shape
+    header = bytearray(
+        _radiograph_header(radiograph.unit.name, radiograph.female, radiograph.view, height, width)
+    )
+    key = (radiograph.dataset, radiograph.image)
+    spacing = f"{radiograph.spacing:.6g}"[:8]
+    texts = {
+        _UID_PLACE: uid(*key, "image"),
+        _STUDY_PLACE: study_uid(*key),
+        _SERIES_PLACE: series_uid(*key),
+        _ID_PLACE: radiograph.image,
+        _AGE_PLACE: radiograph.age,
+        _SPACING_PLACE: f"{spacing}\\{spacing}",
+    }
+    for place, text in texts.items():
+        if len(text) > len(place):
+            raise ValueError(f"{text!r} is longer than {len(place)} characters")
+        for start in _positions(header, place.encode()):
+            header[start : start + len(place)] = text.ljust(len(place)).encode()
+    content = bytes(header) + _PIXELS_START + encapsulate([picture.getvalue()]) + _PIXELS_END
+    path.write_bytes(content)
+    return len(content)
+
+
+def study_uid(dataset: str, image: str) -> str:
+    """StudyInstanceUID of a radiograph."""
+    return uid(dataset, image, "study")
+
+
+def series_uid(dataset: str, image: str) -> str:
+    """SeriesInstanceUID of a radiograph."""
+    return uid(dataset, image, "series")
+
+
+@lru_cache(maxsize=64)
+def _radiograph_header(unit: str, female: bool, view: str, height: int, width: int) -> bytes:
+    """A radiograph's file up to its pixels, with placeholders."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    meta.MediaStorageSOPInstanceUID = UID(_UID_PLACE)
+    meta.TransferSyntaxUID = JPEGBaseline8Bit
+    meta.ImplementationClassUID = UID(uid("medbench"))
+    data: Dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    data.SpecificCharacterSet = "ISO_IR 100"
+    data.ImageType = ["DERIVED", "SECONDARY", "PHANTOM"]
+    data.SOPClassUID = SecondaryCaptureImageStorage
+    data.SOPInstanceUID = _UID_PLACE
+    data.Modality = "CR"
+    data.ConversionType = "WSD"
+    data.Manufacturer = "medbench PHANTOM"
+    data.ManufacturerModelName = unit
+    data.SeriesDescription = f"PHANTOM chest radiograph, rendered, view: {view}"
+    data.PatientName = "PHANTOM"
+    data.PatientID = _ID_PLACE
+    data.PatientSex = "F" if female else "M"
+    data.PatientAge = _AGE_PLACE
+    data.BodyPartExamined = "CHEST"
+    data.ViewPosition = view
+    data.StudyInstanceUID = _STUDY_PLACE
+    data.SeriesInstanceUID = _SERIES_PLACE
+    data.SeriesNumber = "1"
+    data.InstanceNumber = "1"
+    data.ImageComments = f"PHANTOM medbench renderer {RENDERER_VERSION}: not a patient"
+    data.SamplesPerPixel = 1
+    data.PhotometricInterpretation = "MONOCHROME2"
+    data.Rows, data.Columns = height, width
+    data.PixelSpacing = _SPACING_PLACE.split("\\")
+    data.BitsAllocated = data.BitsStored = 8
+    data.HighBit = 7
+    data.PixelRepresentation = 0
+    data.LossyImageCompression = "01"
+    data.LossyImageCompressionMethod = "ISO_10918_1"
+    buffer = BytesIO()
+    data.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()

@@ -43,6 +43,15 @@ class XRayUnit:
         photons: mean photons per pixel of a 64 x 64 image without absorption.
         scatter: share of the signal that is scattered.
         gamma: exponent of the display curve.
+        contrast: slope of the display curve.
+        sharpness: share of fine detail that post-processing adds back (unsharp masking).
+        equalise: share of the coarse shading that post-processing takes out.
+        collimation: mean width of the dark collimation border in mm; 0: none.
+        marker: lead letter in the upper corner: R beside the patient's right shoulder, L beside
+            the left, P (portable) at the right; "": none.
+        supine: share of frontal images taken lying: other position, poorer breath, more scatter.
+
+    The fields from ``contrast`` on are those of `medbench.phantom.chest`.
     """
 
     name: str
@@ -50,6 +59,12 @@ class XRayUnit:
     photons: float = 120000.0
     scatter: float = 0.25
     gamma: float = 1.0
+    contrast: float = 1.55
+    sharpness: float = 0.0
+    equalise: float = 0.0
+    collimation: float = 0.0
+    marker: str = ""
+    supine: float = 0.0
 
 
 #: COVID-CT-MD: one site, low dose, a soft kernel.
@@ -63,3 +78,41 @@ PAIRS_CT = CTScanner(
     table=22.0, kvp=120, exposure=140,
 )  # fmt: skip
 PAIRS_XRAY = XRayUnit("PHANTOM-C")
+
+#: One unit for each radiograph dataset. The 5x200 selections are drawn with their parents' units.
+XRAY_UNITS: dict[str, XRayUnit] = {
+    # Open-i: several community hospitals, upright, soft film-like look.
+    "iu-xray": XRayUnit(
+        "PHANTOM-D", field_of_view=330.0, photons=360000.0, scatter=0.30, gamma=1.08,
+        contrast=1.45, sharpness=0.25, marker="R",
+    ),
+    # MIMIC-CXR: one hospital, many portable images of the severely ill.
+    "mimic-cxr": XRayUnit(
+        "PHANTOM-E", field_of_view=320.0, photons=280000.0, scatter=0.34, gamma=0.95,
+        contrast=1.60, sharpness=0.55, equalise=0.20, collimation=5.0, marker="L", supine=0.55,
+    ),
+    # CheXpert: histogram-equalised files.
+    "chexpert": XRayUnit(
+        "PHANTOM-F", field_of_view=312.0, photons=320000.0, scatter=0.28, gamma=0.90,
+        contrast=1.80, sharpness=0.40, equalise=0.35, marker="P", supine=0.60,
+    ),
+    # NIH: rescaled without their window, dark collimation borders.
+    "nih-chestxray14": XRayUnit(
+        "PHANTOM-G", field_of_view=326.0, photons=240000.0, scatter=0.26, gamma=1.15,
+        contrast=1.50, sharpness=0.10, collimation=8.0, marker="R", supine=0.40,
+    ),
+    # RSNA takes its images from the NIH's, as DICOM and windowed anew.
+    "rsna-pneumonia": XRayUnit(
+        "PHANTOM-H", field_of_view=318.0, photons=260000.0, scatter=0.31, gamma=1.00,
+        contrast=1.65, sharpness=0.15, equalise=0.10, collimation=6.0, marker="L", supine=0.45,
+    ),
+    "siim-pneumothorax": XRayUnit(
+        "PHANTOM-I", field_of_view=316.0, photons=300000.0, scatter=0.24, gamma=1.05,
+        contrast=1.55, sharpness=0.70, collimation=4.0, marker="P", supine=0.40,
+    ),
+    # COVIDx: many sources at once, the classes alike.
+    "covidx": XRayUnit(
+        "PHANTOM-J", field_of_view=334.0, photons=180000.0, scatter=0.36, gamma=0.98,
+        contrast=1.40, sharpness=0.30, equalise=0.15, collimation=3.0, marker="R", supine=0.50,
+    ),
+}  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,15 +14,30 @@ import numpy.typing as npt
 from medbench.data.dataset import OpenDataset, open_dataset
 from medbench.data.manifest import Manifest, build_manifest
 from medbench.data.samples import Sample
-from medbench.data.splits import classes_of, kfold, patients_of, shared_patients, stratified_limit
+from medbench.data.splits import (
+    TRAIN,
+    VAL,
+    check_disjoint,
+    classes_of,
+    divide,
+    fraction,
+    patients_of,
+    shared_patients,
+    stratified_limit,
+)
 from medbench.errors import DataError
 from medbench.run.reporter import Reporter
 from medbench.run.request import DataSource, RunSpec
 from medbench.run.stores import Store, code_sha256, digest
 from medbench.schemas.specs import DatasetSpec
+from medbench.schemas.task import Split, TaskSpec
 
 if TYPE_CHECKING:
     from medbench.data.decoded import Decoded
+    from medbench.evaluation.predictions import ClassPredictions
+
+PART = {TRAIN: "train", VAL: "val", 0: "test"}
+_POLICY = {"positive": 1.0, "negative": 0.0, "ignore": np.nan}
 
 opened = cache(open_dataset)  # a matrix of cells lists each dataset once
 
@@ -32,48 +48,147 @@ class Loaded:
 
     Attributes:
         dataset: as opened.
-        samples: those to be scored, after ``--limit``.
-        patients: of each sample, [N].
+        samples: those that take part, after the protocol's choice and ``--limit``.
+        patients: of each sample, [N]: the clusters of the intervals.
+        groups: [N], what the division keeps together: patients, or under row-holdout the samples.
         y: labels, float [N, L]; NaN where not scored.
-        folds: int [N], the fold in which a sample is scored.
+        folds: int [N], the fold in which a sample is scored, or `TRAIN` or `VAL`.
+        labelled: bool [N], training samples whose labels may be used, after ``--fraction``.
         manifest: binds samples, labels and folds.
     """
 
     dataset: OpenDataset
     samples: list[Sample]
     patients: list[str]
+    groups: list[str]
     y: npt.NDArray[np.float64]
     folds: npt.NDArray[np.int64]
+    labelled: npt.NDArray[np.bool_]
     manifest: Manifest
+
+    @property
+    def tested(self) -> npt.NDArray[np.int64]:
+        """Indices of the samples that are scored."""
+        return np.flatnonzero(self.folds >= 0)
+
+    def predictions(
+        self,
+        task: TaskSpec,
+        scores: npt.NDArray[np.float64],
+        thresholds: npt.NDArray[np.float64] | None = None,
+    ) -> ClassPredictions:
+        """The table of the tested samples.
+
+        Args:
+            task: names the labels.
+            scores: float [N, L], of all samples.
+            thresholds: float [L], NaN where none could be chosen; None: decisions are by arg max.
+        """
+        from medbench.evaluation.predictions import ClassPredictions
+
+        rows = self.tested
+        return ClassPredictions(
+            sample_ids=[self.samples[i].id for i in rows],
+            patients=[self.patients[i] for i in rows],
+            labels=task.label_names,
+            y=self.y[rows],
+            scores=scores[rows],
+            multiclass=task.multiclass,
+            thresholds=thresholds,
+        )
 
 
 def load(cell: RunSpec, store: Store, reporter: Reporter) -> Loaded:
     """Open and divide the data of a cell. Raises DataError (exit 3)."""
     dataset = opened(cell.source.dataset, data_root(cell.source, cell.preset, store, reporter))
-    samples = list(dataset.samples)
-    split = cell.task.protocols[cell.protocol]
-    if cell.limit is not None:
-        samples = stratified_limit(samples, cell.limit, split.seed)
-    patients = patients_of(samples)
-    names = cell.task.label_names
-    absent = sorted({n for n in names if all(n not in s.labels for s in samples)})
-    if absent:
-        raise DataError(
-            f"{dataset.root} has no label {', '.join(absent)}, which task '{cell.task.name}' "
-            "scores."
+    task, split = cell.task, cell.task.protocols[cell.protocol]
+    names = task.label_names
+    y = labels_of(dataset.samples, task, dataset.root)
+    classes = classes_of(y, names)
+    chosen: list[int] | npt.NDArray[np.int64]
+    if cell.limit is not None and split.folds:
+        # Folds are dealt after the limit, so that each has its share of what is left.
+        chosen = stratified_limit(dataset.samples, classes, cell.limit, split.seed)
+        inner, folds = divide(
+            [dataset.samples[i] for i in chosen], [classes[i] for i in chosen], split
         )
-    y = np.array(
-        [[np.nan if s.labels.get(n) is None else float(s.labels[n] or 0) for n in names]
-         for s in samples]
-    )  # fmt: skip
-    folds = kfold(patients, classes_of(samples), split.folds, split.seed)
+        chosen = [chosen[i] for i in inner]
+    else:
+        chosen, folds = divide(dataset.samples, classes, split, _left_out(dataset, split))
+        if cell.limit is not None:
+            strata = [(int(fold), classes[i]) for fold, i in zip(folds, chosen, strict=True)]
+            kept = stratified_limit(
+                [dataset.samples[i] for i in chosen], strata, cell.limit, split.seed
+            )
+            chosen, folds = [chosen[i] for i in kept], folds[kept]
+    samples = [dataset.samples[i] for i in chosen]
+    classes = [classes[i] for i in chosen]
+    patients = patients_of(samples)
+    places = [f"fold-{fold}" if split.folds else PART[fold] for fold in folds.tolist()]
+    if cell.protocol == "clean":
+        groups: dict[str, list[Sample]] = {name: [] for name in dict.fromkeys(places)}
+        for sample, place in zip(samples, places, strict=True):
+            groups[place].append(sample)
+        check_disjoint(groups)
     manifest = build_manifest(
         dataset.spec.name,
         samples,
         renderer=dataset.renderer,
-        splits={s.id: f"fold-{fold}" for s, fold in zip(samples, folds, strict=True)},
+        splits={s.id: place for s, place in zip(samples, places, strict=True)},
     )
-    return Loaded(dataset, samples, patients, y, folds, manifest)
+    return Loaded(
+        dataset=dataset,
+        samples=samples,
+        patients=patients,
+        groups=[s.id for s in samples] if split.rule == "row-holdout" else patients,
+        y=y[chosen],
+        folds=folds,
+        labelled=_labelled(patients, classes, folds, cell),
+        manifest=manifest,
+    )
+
+
+def _left_out(dataset: OpenDataset, split: Split) -> set[str]:
+    """Patients that other tasks evaluate on. Phantoms are written without them: the rule that picks
+    them from a whole dataset would pick others from a part."""
+    if split.without != "5x200" or dataset.track == "phantom":
+        return set()
+    from medbench.data.five_by_200 import choose
+
+    found = choose(dataset.samples).values()
+    return {sample.patient for some in found for sample in some if sample.patient}
+
+
+def labels_of(samples: Sequence[Sample], task: TaskSpec, root: Path) -> npt.NDArray[np.float64]:
+    """What the task's policy makes of the dataset's labels: float [N, L], NaN where not scored.
+
+    Raises DataError when the dataset does not have a label at all.
+    """
+    columns = []
+    for label in task.labels:
+        if all(label.source not in s.labels for s in samples):
+            raise DataError(
+                f"{root} has no label '{label.source}', which task '{task.name}' scores."
+            )
+        values = {1: 1.0, 0: 0.0, -1: _POLICY[label.uncertain], None: _POLICY[label.missing]}
+        columns.append([values[s.labels.get(label.source)] for s in samples])
+    return np.array(columns, np.float64).reshape(len(task.labels), len(samples)).T
+
+
+def _labelled(
+    patients: list[str], classes: list[str], folds: npt.NDArray[np.int64], cell: RunSpec
+) -> npt.NDArray[np.bool_]:
+    """Every training label, or those of a share of the patients, drawn by the run's seed."""
+    labelled = np.ones(len(patients), bool)
+    if cell.fraction < 1:
+        # With folds every sample trains in some of them; the fraction is drawn over all.
+        trains = np.flatnonzero(folds == TRAIN) if (folds == TRAIN).any() else np.arange(len(folds))
+        kept = fraction(
+            [patients[i] for i in trains], [classes[i] for i in trains], cell.fraction, cell.seed
+        )
+        labelled[trains] = False
+        labelled[trains[kept]] = True
+    return labelled
 
 
 def open_corpus(
@@ -125,24 +240,39 @@ def phantom_key(spec: DatasetSpec, preset: str) -> dict[str, Any]:
             "code": code_sha256(package)}  # fmt: skip
 
 
-def images_key(loaded: Loaded, size: int) -> dict[str, Any]:
-    """Everything that determines the decoded images."""
+def images_key(dataset: OpenDataset, size: int, samples: Sequence[Sample]) -> dict[str, Any]:
+    """Everything that determines the prepared images of some samples of a dataset."""
+    everyone = len(samples) == len(dataset.samples)
     return {
-        "dataset": loaded.dataset.spec.name,
-        "samples": loaded.manifest.sha256,
-        "files": loaded.dataset.fingerprint,
+        "dataset": dataset.spec.name,
+        "samples": "all" if everyone else digest(sorted(s.id for s in samples)),
+        "files": dataset.fingerprint,
         "size": size,
         "code": code_sha256("medbench.data"),
     }
 
 
-def decoded_images(loaded: Loaded, size: int, store: Store, reporter: Reporter) -> Decoded:
-    """The pixels of all samples at the model's size, each file decoded once."""
+def prepared_images(
+    dataset: OpenDataset,
+    size: int,
+    store: Store,
+    reporter: Reporter,
+    samples: Sequence[Sample] | None = None,
+) -> Decoded:
+    """Pixels of the dataset, or of some samples, at a size; each file is decoded once.
+
+    Some samples are taken from the whole dataset where that has been prepared.
+    """
     from medbench.data.decoded import Decoded, decode
 
-    def build(payload: Path, _: Path) -> None:
-        with reporter.stage(f"decode {loaded.dataset.spec.name} at {size} px", "decode") as advance:
-            decode(loaded.dataset.reader, loaded.samples, size, payload, advance)
+    wanted = dataset.samples if samples is None else samples
+    whole = store.find("images", images_key(dataset, size, dataset.samples))
+    if whole is not None:
+        return Decoded.open(whole).take(wanted)
 
-    folder, _ = store.get("images", images_key(loaded, size), build)
-    return Decoded.open(folder, loaded.samples)
+    def build(payload: Path, scratch: Path) -> None:
+        with reporter.stage(f"decode {dataset.spec.name} at {size} px", "decode") as advance:
+            decode(dataset.reader, wanted, size, payload, advance, scratch)
+
+    folder, _ = store.get("images", images_key(dataset, size, wanted), build)
+    return Decoded.open(folder).take(wanted)

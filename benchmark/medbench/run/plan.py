@@ -42,9 +42,16 @@ def _describe(cell: RunSpec, plan: Plan, store: Store) -> dict[str, Any]:
     done = loaded is not None and (
         records.find(plan.output / records.run_id(cell, loaded), cell, loaded) is not None
     )
+    if cell.baseline:
+        add(f"baseline {cell.baseline}, score", done, "no training")
+        return _cell(cell, rows, done)
     model = construct(cell)
     count = f"{len(loaded.samples):,} samples" if loaded else "all samples"
-    images = loaded is not None and store.has("images", images_key(loaded, int(model.image_size)))
+    size = int(model.image_size)
+    images = loaded is not None and any(
+        store.has("images", images_key(loaded.dataset, size, samples))
+        for samples in (loaded.samples, loaded.dataset.samples)
+    )
     add(f"decode {cell.source.dataset.name}", images, count)
     weights, sha256 = given_weights(cell)
     stages = stages_of(cell, model, weights)
@@ -61,6 +68,10 @@ def _describe(cell: RunSpec, plan: Plan, store: Store) -> dict[str, Any]:
         work = f"{stage.epochs} x {stage.corpus}" if stage.epochs else stage.corpus
         add(stage.title or f"train {stage.name}", store.has("checkpoints", key), work)
     add("embed, probe and score", done, count)
+    return _cell(cell, rows, done)
+
+
+def _cell(cell: RunSpec, rows: list[dict[str, str]], done: bool) -> dict[str, Any]:
     return {
         "cell": cell.title,
         "preset": cell.preset,

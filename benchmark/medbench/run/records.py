@@ -8,12 +8,17 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 import medbench
+from medbench.data.splits import TRAIN, VAL
 from medbench.phantom.version import RENDERER_VERSION
 from medbench.run.load import Loaded, corpus_state, images_key, opened
 from medbench.run.request import RunSpec
@@ -37,12 +42,11 @@ from medbench.schemas.record import (
 )
 
 if TYPE_CHECKING:
-    from medbench.evaluation.predictions import ClassPredictions
+    from medbench.evaluation.files import AnyPredictions
     from medbench.evaluation.score import Scored
     from medbench.run.fit import Fitted
 
 RECORD = "record.json"
-PREDICTIONS = "predictions.parquet"
 INPUTS = "inputs.json"  # what the record was made from on this machine; not part of it
 
 
@@ -101,7 +105,7 @@ def inputs(cell: RunSpec, loaded: Loaded, corpora: Iterable[str]) -> dict[str, A
     packages = {"medbench", cell.plugin_package}
     return {
         "identity": identity(cell, loaded),
-        "images": images_key(loaded, 0),
+        "images": images_key(loaded.dataset, 0, loaded.samples),
         "corpora": {name: corpus_state(cell, name) for name in sorted(corpora)},
         "batch": cell.batch_size,
         "device": cell.device.partition(":")[0],
@@ -121,62 +125,53 @@ def find(folder: Path, cell: RunSpec, loaded: Loaded) -> Record | None:
         return None
     if canonical(made_from["inputs"]) != canonical(inputs(cell, loaded, corpora)):
         return None
-    table = folder / PREDICTIONS
+    table = folder / predictions_name(cell)
     if not table.is_file() or file_sha256(table) != made_from["predictions_file"]:
         return None
     return record if record.status == "complete" else None
 
 
-def write(
-    folder: Path,
-    cell: RunSpec,
-    loaded: Loaded,
-    fitted: Fitted,
-    predictions: ClassPredictions,
-    scored: Scored,
-    baselines: dict[str, dict[str, Estimate]],
-    timing: dict[str, float],
-) -> Record:
+def predictions_name(cell: RunSpec) -> str:
+    """The file of a run's predictions: a table, or arrays."""
+    tables = ("classification", "report-generation")
+    return f"predictions.{'parquet' if cell.task.type in tables else 'npz'}"
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a cell came to."""
+
+    fitted: Fitted
+    predictions: AnyPredictions
+    scored: Scored
+    baselines: dict[str, dict[str, Estimate]]
+    timing: dict[str, float]
+
+
+def write(folder: Path, cell: RunSpec, loaded: Loaded, results: Results) -> Record:
     """Write predictions, then the record. A kill between them leaves no record."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RECORD).unlink(missing_ok=True)
-        table = folder / PREDICTIONS
-        temporary = folder / f".{os.getpid()}.{PREDICTIONS}"
+        table = folder / predictions_name(cell)
+        temporary = folder / f".{os.getpid()}.{table.name}"
         try:
-            predictions.write(temporary)
+            results.predictions.write(temporary)
             os.replace(temporary, table)
         finally:
             temporary.unlink(missing_ok=True)
-    record = assemble(folder.name, cell, loaded, fitted, predictions, scored, baselines, timing)
-    trained_on = {corpus["dataset"] for corpus in fitted.pretraining}
+    record = assemble(folder.name, cell, loaded, results)
+    trained_on = {corpus["dataset"] for corpus in results.fitted.pretraining}
     made_from = {"inputs": inputs(cell, loaded, trained_on), "predictions_file": file_sha256(table)}
     write_atomically(folder / INPUTS, canonical(made_from))
     write_atomically(folder / RECORD, record.model_dump_json(by_alias=True, indent=2) + "\n")
     return record
 
 
-def assemble(
-    name: str,
-    cell: RunSpec,
-    loaded: Loaded,
-    fitted: Fitted,
-    predictions: ClassPredictions,
-    scored: Scored,
-    baselines: dict[str, dict[str, Estimate]],
-    timing: dict[str, float],
-) -> Record:
+def assemble(name: str, cell: RunSpec, loaded: Loaded, results: Results) -> Record:
     """The record of a finished cell."""
-    dataset, task = loaded.dataset, cell.task
-    sizes = [int((loaded.folds == fold).sum()) for fold in sorted(set(loaded.folds.tolist()))]
-    test = len(loaded.samples)
-    people = len(set(loaded.patients))
-    folds = len(sizes)
-    training_patients = min(
-        len({p for p, f in zip(loaded.patients, loaded.folds.tolist(), strict=True) if f != fold})
-        for fold in set(loaded.folds.tolist())
-    )
-    trains = cell.adaptation == "linear-probe"
+    dataset, task, fitted = loaded.dataset, cell.task, results.fitted
+    parts = _parts(cell, loaded)
     return Record(
         status="complete",
         run_id=name,
@@ -197,38 +192,95 @@ def assemble(
             track=dataset.track,
             manifest_sha256=loaded.manifest.sha256,
             renderer=dataset.renderer,
-            samples={"train": (test - max(sizes)) * trains, "val": 0, "test": test},
-            patients={"train": training_patients * trains, "val": 0, "test": people},
+            samples={part: len(rows) for part, rows in parts.items()},
+            patients={
+                part: len({loaded.patients[i] for i in rows}) for part, rows in parts.items()
+            },
         ),
         protocol=cell.protocol,
         adaptation=cell.adaptation,
         fraction=cell.fraction,
         seed=cell.seed,
         precision=cell.precision,
-        metrics=scored.metrics,
-        baselines=baselines,
-        counts=Counts(expected=test, scored=len(predictions.sample_ids), failed=0),
-        timing=dict(timing),
+        metrics=results.scored.metrics,
+        baselines=results.baselines,
+        counts=Counts(
+            expected=_expected(cell, loaded, parts["test"]),
+            scored=results.predictions.support(),
+            failed=0,
+        ),
+        timing=dict(results.timing),
         environment=environment(cell),
         hashes={
-            "checkpoint": fitted.checkpoint,
-            "predictions": predictions.digest(loaded.manifest.sha256),
+            "checkpoint": None if cell.baseline else fitted.checkpoint,
+            "predictions": results.predictions.digest(loaded.manifest.sha256),
         },
         flags=flags(cell, loaded, fitted),
         notes=[
-            f"{folds}-fold cross-validation by patient: each sample is scored once, out of fold; "
-            "'train' counts the smallest training part, whose own inner folds choose the probe's "
-            "regularisation, so 'val' is 0"
-            if trains
-            else "zero-shot: no label was used",
+            _division_note(cell, parts),
+            *_phantom_note(loaded),
             *fitted.notes,
-            *scored.notes,
+            *results.scored.notes,
         ],
     )
 
 
+def _parts(cell: RunSpec, loaded: Loaded) -> dict[str, npt.NDArray[np.int64]]:
+    """Indices of the samples that were trained on, chosen on and tested on."""
+    folds, tested = loaded.folds, loaded.tested
+    none = np.arange(0)
+    if cell.adaptation == "zero-shot":
+        return {"train": none, "val": none, "test": tested}
+    if cell.task.protocols[cell.protocol].folds:
+        largest = int(np.bincount(folds).argmax())
+        return {
+            "train": np.flatnonzero((folds != largest) & loaded.labelled),
+            "val": none,
+            "test": tested,
+        }
+    return {
+        "train": np.flatnonzero((folds == TRAIN) & loaded.labelled),
+        "val": np.flatnonzero(folds == VAL),
+        "test": tested,
+    }
+
+
+def _expected(cell: RunSpec, loaded: Loaded, test: npt.NDArray[np.int64]) -> int:
+    """How many samples, or studies of report generation, must be scored."""
+    if cell.task.type == "classification":
+        return int((~np.isnan(loaded.y[test])).any(axis=1).sum())
+    if cell.task.unit == "study":
+        return len({loaded.samples[i].study or loaded.samples[i].id for i in test})
+    return len(test)
+
+
+def _division_note(cell: RunSpec, parts: dict[str, npt.NDArray[np.int64]]) -> str:
+    split = cell.task.protocols[cell.protocol]
+    if cell.adaptation == "zero-shot" or cell.task.type == "retrieval":
+        return "zero-shot: no label was used"
+    if cell.baseline:
+        return "a trivial predictor, run alone"
+    if split.folds:
+        return (
+            f"{split.folds}-fold cross-validation by patient: each sample is scored once, out of "
+            "fold; 'train' counts the smallest training part, whose own inner folds choose the "
+            "probe's regularisation, so 'val' is 0"
+        )
+    chosen = "on val" if len(parts["val"]) else "on inner folds of train"
+    return f"{split.rule}: the probe's regularisation is chosen {chosen}; test is scored once"
+
+
+def _phantom_note(loaded: Loaded) -> list[str]:
+    spec = loaded.dataset.spec
+    if loaded.dataset.track == "real" or not spec.phantom_of:
+        return []
+    return [f"phantom of {spec.name}: {spec.phantom_of}"]
+
+
 def count_parameters(model: Any) -> dict[str, int]:
     """Total and trainable parameters: as the model says, else counted on its torch modules."""
+    if model is None:
+        return {"total": 0, "trainable": 0}
     from medbench.run.fit import modules_of
 
     if hasattr(model, "parameter_counts"):

@@ -10,6 +10,9 @@ from typing import Any, Literal
 from medbench.schemas.specs import DatasetSpec, ModelSpec, Variant
 from medbench.schemas.task import TaskSpec
 
+#: The model that stands for the trivial predictors.
+BASELINE = "baseline"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -22,6 +25,7 @@ class Request:
     preset: str = "auto"
     adaptation: str | None = None
     protocol: str = "clean"
+    fractions: tuple[float, ...] = (1.0,)
     seeds: tuple[int, ...] = (0,)
     device: str = "auto"
     precision: str = "auto"
@@ -75,8 +79,14 @@ class RunSpec:
         return f"{self.model.name}@{self.variant.name}" if self.variant else self.model.name
 
     @property
+    def baseline(self) -> str:
+        """Name of the baseline that this cell runs alone; empty for a model."""
+        return self.variant.name if self.model.name == BASELINE and self.variant else ""
+
+    @property
     def title(self) -> str:
-        return f"{self.model_id} x {self.task.name}, seed {self.seed}"
+        part = "" if self.fraction == 1 else f", {self.fraction:.3g} of the labels"
+        return f"{self.model_id} x {self.task.name}, seed {self.seed}{part}"
 
 
 @dataclass(frozen=True)

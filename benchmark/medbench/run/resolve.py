@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 from medbench.errors import DataError, UsageError, WeightsError, unknown_name
 from medbench.plugins import Registry
 from medbench.run import stores
-from medbench.run.request import DataSource, Plan, Request, RunSpec, Skip
+from medbench.run.request import BASELINE, DataSource, Plan, Request, RunSpec, Skip
 from medbench.run.settings import configure, parse_settings
 from medbench.schemas.specs import ADAPTATIONS, PRESETS, DatasetSpec, ModelSpec, Variant
 from medbench.schemas.task import TaskSpec, load_task
@@ -22,6 +23,9 @@ _NEEDS: dict[tuple[str, str | None], tuple[tuple[str, ...], ...]] = {
     ("volume", "linear-probe"): (("encode_volumes",),),
     ("image", "zero-shot"): (("encode_images", "encode_texts"),),
     ("volume", "zero-shot"): (("encode_volumes", "encode_texts"),),
+    ("image", "retrieval"): (("encode_images", "encode_texts"),),
+    ("image", "segmentation"): (("encode_patches",),),
+    ("study", "report-generation"): (("generate_reports",),),
 }
 
 
@@ -36,68 +40,84 @@ def resolve(request: Request, registry: Registry) -> Plan:
     sources = _sources(request.data, {task.dataset for task in tasks}, corpora_names, registry)
     if request.limit is not None and request.limit < 1:
         raise UsageError("--limit takes a number of samples, at least 1.")
+    if not all(0 < share <= 1 for share in request.fractions):
+        raise UsageError("--fraction is a share of the labels, above 0 and at most 1.")
     device = _device(request.device)
     precision = _precision(request.precision, device)
 
     cells: list[RunSpec] = []
     skipped: list[Skip] = []
-    for spec, variant in models:
+    for spec, variant, task in _matrix(models, tasks):
         plugin = registry.owner("models", spec.name)
         name = f"{spec.name}@{variant.name}" if variant else spec.name
-        for task in tasks:
-            adaptation = _adaptation(request.adaptation, spec, variant, task)
-            reason = _impossible(spec, task, adaptation, request.protocol)
-            if reason:
-                skipped.append(Skip(name, task.name, reason))
-                continue
-            source = sources[task.dataset]
-            preset = _preset(request.preset, spec, source, device)
-            given = _weights_for(weights, spec, variant)
-            for_stages = {
-                n.partition("@")[2]: path
-                for n, path in weights.items()
-                if n.startswith(f"{spec.name}@")
-            }
-            scratch = variant is not None and variant.from_scratch
-            if preset in spec.needs_weights and not (given or for_stages or scratch):
-                base = _variant_weights_hint(spec, variant)
-                raise WeightsError(
-                    f"{name} at preset '{preset}' needs its published weights, which are not given."
-                    f" Name a local file or folder with --weights {base}=PATH, or choose a preset "
-                    "that trains here, such as --preset tiny."
+        adaptation = _adaptation(request.adaptation, spec, variant, task)
+        reason = _impossible(spec, variant, task, adaptation, request.protocol)
+        if not reason and adaptation == "zero-shot" and set(request.fractions) != {1.0}:
+            reason = "zero-shot uses no labels, so there is no fraction of them"
+        if reason:
+            skipped.append(Skip(name, task.name, reason))
+            continue
+        source = sources[task.dataset]
+        preset = _preset(request.preset, spec, source, device)
+        given = _weights_for(weights, spec, variant)
+        for_stages = {
+            n.partition("@")[2]: path
+            for n, path in weights.items()
+            if n.startswith(f"{spec.name}@")
+        }
+        scratch = variant is not None and variant.from_scratch
+        if preset in spec.needs_weights and not (given or for_stages or scratch):
+            base = _variant_weights_hint(spec, variant)
+            raise WeightsError(
+                f"{name} at preset '{preset}' needs its published weights, which are not given."
+                f" Name a local file or folder with --weights {base}=PATH, or choose a preset "
+                "that trains here, such as --preset tiny."
+            )
+        config, values, assumed = configure(spec, plugin, preset, variant, settings)
+        draws = product(_once(request.fractions, "fraction"), _once(request.seeds, "seed"))
+        for fraction, seed in draws:
+            cells.append(
+                RunSpec(
+                    model=spec,
+                    variant=variant,
+                    preset=preset,
+                    config=config,
+                    config_values=values,
+                    assumed=assumed,
+                    distribution=plugin.distribution,
+                    plugin_version=plugin.version,
+                    plugin_package=spec.cls.partition(":")[0].partition(".")[0],
+                    weights=given,
+                    stage_weights=for_stages,
+                    task=task,
+                    source=source,
+                    corpora={n: sources[n] for n in spec.pretraining},
+                    protocol=request.protocol,  # type: ignore[arg-type]
+                    adaptation=adaptation,
+                    fraction=fraction,
+                    seed=seed,
+                    device=device,
+                    precision=precision,
+                    batch_size=_batch_size(request.batch_size, device),
+                    limit=request.limit,
                 )
-            config, values, assumed = configure(spec, plugin, preset, variant, settings)
-            for seed in _once(request.seeds, "seed"):
-                cells.append(
-                    RunSpec(
-                        model=spec,
-                        variant=variant,
-                        preset=preset,
-                        config=config,
-                        config_values=values,
-                        assumed=assumed,
-                        distribution=plugin.distribution,
-                        plugin_version=plugin.version,
-                        plugin_package=spec.cls.partition(":")[0].partition(".")[0],
-                        weights=given,
-                        stage_weights=for_stages,
-                        task=task,
-                        source=source,
-                        corpora={n: sources[n] for n in spec.pretraining},
-                        protocol=request.protocol,  # type: ignore[arg-type]
-                        adaptation=adaptation,
-                        fraction=1.0,
-                        seed=seed,
-                        device=device,
-                        precision=precision,
-                        batch_size=_batch_size(request.batch_size, device),
-                        limit=request.limit,
-                    )
-                )
+            )
     if not cells:
         reasons = "; ".join(f"{s.model} x {s.task}: {s.reason}" for s in skipped)
         raise UsageError(f"Nothing can be run. {reasons}.")
     return Plan(tuple(cells), tuple(skipped), output)
+
+
+def _matrix(
+    models: Sequence[tuple[ModelSpec, Variant | None]], tasks: Sequence[TaskSpec]
+) -> Iterator[tuple[ModelSpec, Variant | None, TaskSpec]]:
+    """Every model on every task; the plain `BASELINE` is each of a task's baselines."""
+    for spec, variant in models:
+        for task in tasks:
+            if spec.name == BASELINE and variant is None:
+                yield from ((spec, spec.variant(name), task) for name in task.baselines)
+            else:
+                yield spec, variant, task
 
 
 def find_data(spec: DatasetSpec, given: str | None, registry: Registry | None = None) -> DataSource:
@@ -276,6 +296,8 @@ def _preset(asked: str, spec: ModelSpec, source: DataSource, device: str) -> str
 def _adaptation(asked: str | None, spec: ModelSpec, variant: Variant | None, task: TaskSpec) -> Any:
     if asked is not None and asked not in ADAPTATIONS:
         raise unknown_name("adaptation", asked, ADAPTATIONS)
+    if spec.name == BASELINE:
+        return None
     if task.type != "classification":
         if asked is not None:
             raise UsageError(f"--adaptation is for classification; {task.name} is {task.type}.")
@@ -284,22 +306,27 @@ def _adaptation(asked: str | None, spec: ModelSpec, variant: Variant | None, tas
     return asked or default
 
 
-def _impossible(spec: ModelSpec, task: TaskSpec, adaptation: Any, protocol: str) -> str:
+def _impossible(
+    spec: ModelSpec, variant: Variant | None, task: TaskSpec, adaptation: Any, protocol: str
+) -> str:
     """Why a cell cannot be; empty when it can."""
     if protocol not in task.protocols:
         if protocol not in ("clean", "paper-compat"):
             raise unknown_name("protocol", protocol, ("clean", "paper-compat"))
         return f"the task has no protocol '{protocol}', only {', '.join(task.protocols)}"
-    if task.type != "classification":
-        return f"tasks of type {task.type} cannot be run by this version"
-    if adaptation not in task.adaptations:
+    if spec.name == BASELINE:
+        offers = ", ".join(task.baselines)
+        named = variant is not None and variant.name in task.baselines
+        return "" if named else f"the task's baselines are {offers}"
+    if task.type == "classification" and adaptation not in task.adaptations:
         return f"the task offers {', '.join(task.adaptations)}, not {adaptation}"
-    options = _NEEDS.get((task.unit, adaptation))
+    options = _NEEDS.get((task.unit, adaptation or task.type))
     if options is None:
-        return f"{adaptation} on a {task.unit} cannot be run by this version"
+        return f"{adaptation or task.type} on a {task.unit} cannot be run by this version"
     if not any(set(option) <= set(spec.capabilities) for option in options):
         needs = " or ".join(" and ".join(option) for option in options)
-        return f"{adaptation} on a {task.unit} needs {needs}, which the model does not have"
+        what = adaptation or task.type
+        return f"{what} on a {task.unit} needs {needs}, which the model does not have"
     return ""
 
 

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from medbench.run.load import Loaded
 
 
+#: Side of the pixels that are prepared where no model asks for a size: baselines see 32 x 32.
+BASELINE_SIZE = 64
+
+
 @dataclass(frozen=True)
 class Failure:
     """A cell that ended in an error."""
@@ -112,23 +116,26 @@ class Runner:
 
     def _evaluate(self, cell: RunSpec, loaded: Loaded, folder: Path) -> Record:
         from medbench.evaluation.score import score
-        from medbench.run.baselines import baselines
-        from medbench.run.fit import construct, fit
-        from medbench.run.load import decoded_images
-        from medbench.run.predict import predict
+        from medbench.run.fit import Fitted, construct, fit
+        from medbench.run.job import Job, baseline_predictions, baselines, protocol_of
+        from medbench.run.load import prepared_images
 
         specs = [self.registry.metric(name) for name in cell.task.metrics]
-        size = int(construct(cell).image_size)
+        size = BASELINE_SIZE if cell.baseline else int(construct(cell).image_size)
         # decoded before anything is trained: a damaged file must not cost a training
-        images = decoded_images(loaded, size, self.store, self.reporter)
-        fitted = fit(cell, loaded, self.store, self.reporter)
-        predictions = predict(cell, loaded, fitted, images, self.store, self.reporter)
+        images = prepared_images(loaded.dataset, size, self.store, self.reporter, loaded.samples)
+        job = Job(cell, loaded, images, self.store, self.reporter)
+        if cell.baseline:
+            fitted = Fitted(None, {}, {}, None, [])
+            predictions = baseline_predictions(job, cell.baseline)
+        else:
+            job.fitted = fitted = fit(cell, loaded, self.store, self.reporter)
+            predictions = protocol_of(cell.task.type).predict(job)
         with self.reporter.stage("score", "score"):
             scored = score(predictions, specs)
-            beside = baselines(cell, loaded, images, specs, self.store)
-        return records.write(
-            folder, cell, loaded, fitted, predictions, scored, beside, self.reporter.timing
-        )
+            beside = baselines(job, specs)
+        results = records.Results(fitted, predictions, scored, beside, self.reporter.timing)
+        return records.write(folder, cell, loaded, results)
 
 
 def introduction(cell: RunSpec) -> str:

@@ -160,6 +160,9 @@ class DatasetSpec:
         phantom: ``package.module:function`` that writes the phantom in the real layout; empty when
             there is none.
         unit: what one sample is.
+        published: version of the dataset to its published counts, such as
+            ``{"v1.0": {"images": 223414}}``; names as `medbench.data.audit` counts them.
+        phantom_of: what the phantom is made of: which annotations are real rows, which are drawn.
         access: how to get the real data, and by whose leave.
         licence: of the real data.
         homepage: where it lives.
@@ -172,6 +175,8 @@ class DatasetSpec:
     reader: str
     phantom: str = ""
     unit: Literal["image", "volume", "pair"] = "image"
+    published: Mapping[str, Mapping[str, int]] = field(default_factory=dict, hash=False)
+    phantom_of: str = ""
     access: str = ""
     licence: str = ""
     homepage: str = ""

@@ -25,18 +25,58 @@ class Label(_Strict):
 
     name: Name
     text: str
+    of: str = Field("", description="the dataset's label, where it is called otherwise")
+    uncertain: Literal["positive", "negative", "ignore"] = Field(
+        "ignore", description="what an uncertain label counts as; ignored ones are not scored"
+    )
+    missing: Literal["negative", "ignore"] = Field(
+        "ignore", description="what a label that is not mentioned counts as"
+    )
+
+    @property
+    def source(self) -> str:
+        """The label's name in the dataset."""
+        return self.of or self.name
 
 
 class Split(_Strict):
     """How samples are divided, derived by code from a named rule."""
 
-    rule: Literal["patient-kfold"] = Field(
+    rule: Literal["patient-kfold", "official", "patient-holdout", "row-holdout"] = Field(
         description="patient-kfold: stratified folds by patient; every sample is scored once, "
-        "by a predictor that saw none of its patient's samples"
+        "by a predictor that saw none of its patient's samples. official: the dataset's own "
+        "split; validation is cut from train by patient where there is none. patient-holdout: "
+        "train, val and test by patient, stratified. row-holdout: shuffled rows, as papers' code "
+        "has it, patients or not: paper-compat only"
     )
-    folds: int = Field(ge=2, le=20)
+    folds: int = Field(0, ge=0, le=20, description="of patient-kfold")
+    val: float = Field(0, ge=0, lt=1, description="share of validation: of train, if test is given")
+    test: float = Field(0, ge=0, lt=1, description="share of test; 0: the dataset's own test")
+    tested: Literal["test", "val"] = Field(
+        "test",
+        description="which of the dataset's own parts is tested on; val: its test is left out, and "
+        "validation is cut from train",
+    )
+    views: tuple[Literal["PA", "AP", "frontal", "lateral"], ...] = Field(
+        (), description="views that are used; all if empty"
+    )
+    without: Literal["", "5x200"] = Field(
+        "", description="5x200: patients with an image that the rule of the 5x200 tasks picks"
+    )
     seed: int = Field(ge=0, description="of the division itself, the same for every model seed")
     source: str = Field(description="where the rule comes from")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Split:
+        if (self.rule == "patient-kfold") != (self.folds >= 2):
+            raise ValueError("patient-kfold needs folds, at least 2; the other rules have none")
+        if self.rule == "patient-holdout" and not (self.val and self.test):
+            raise ValueError("patient-holdout needs val and test")
+        if self.rule == "row-holdout" and not self.val:
+            raise ValueError("row-holdout needs val")
+        if self.val + self.test >= 1:
+            raise ValueError("val and test leave nothing to train on")
+        return self
 
 
 class Reference(_Strict):
@@ -62,12 +102,23 @@ class TaskSpec(_Strict):
         "report-generation", "classification", "segmentation", "retrieval", "image-generation"
     ]
     dataset: Name
-    unit: Literal["image", "volume", "pair"]
+    unit: Literal["image", "volume", "pair", "study"]
     description: str
     modality: str = Field("", description="as prompts say it, such as CT")
     region: str = Field("", description="as prompts say it, such as Lung")
     labels: tuple[Label, ...] = ()
     multiclass: bool = False
+    match: Literal["", "text", "class", "label"] = Field(
+        "",
+        description="of retrieval: text: an image matches its report and equal ones; class: "
+        "reports of its class; label: the text of its class",
+    )
+    max_length: int | None = Field(
+        None, ge=1, description="of report-generation: words that the R2Gen convention keeps"
+    )
+    min_frequency: int = Field(
+        1, ge=1, description="of report-generation: rarer training words are unknown to R2Gen's"
+    )
     adaptations: tuple[Literal["zero-shot", "linear-probe", "fine-tune"], ...] = ()
     metrics: tuple[str, ...] = Field(min_length=1)
     primary: str = Field(description="the metric that ranks the leaderboard")
@@ -84,8 +135,14 @@ class TaskSpec(_Strict):
                 raise ValueError("a classification task needs labels")
             if not self.adaptations:
                 raise ValueError("a classification task needs adaptations")
+        if self.type == "retrieval" and not self.match:
+            raise ValueError("a retrieval task needs match")
+        if self.match in ("class", "label") and len(self.labels) < 2:
+            raise ValueError(f"match '{self.match}' needs labels")
         if "clean" not in self.protocols:
             raise ValueError("protocols must define 'clean'")
+        if self.protocols["clean"].rule == "row-holdout":
+            raise ValueError("row-holdout may share patients between splits: not a clean protocol")
         return self
 
     @property
@@ -94,8 +151,11 @@ class TaskSpec(_Strict):
 
     @property
     def sha256(self) -> str:
-        """Hash of the validated content: comments and layout of the file do not matter."""
-        text = self.model_dump_json(by_alias=True)
+        """Hash of the validated content: comments and layout of the file do not matter.
+
+        What is at its default is left out, so that a new optional key changes no older task.
+        """
+        text = self.model_dump_json(by_alias=True, exclude_defaults=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -1,8 +1,8 @@
-"""Predict: features once per image, then predictions per sample."""
+"""Features: each forward pass done once, kept, and held against the contract."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from medbench.errors import PluginError
-from medbench.evaluation.predictions import ClassPredictions
 from medbench.run.fit import Fitted, guarded
-from medbench.run.load import Loaded, images_key
+from medbench.run.load import images_key
 from medbench.run.reporter import Advance, Reporter
 from medbench.run.request import RunSpec
 from medbench.run.stores import Store, code_sha256
@@ -22,49 +21,11 @@ from medbench.run.stores import Store, code_sha256
 if TYPE_CHECKING:
     import torch
 
+    from medbench.data.dataset import OpenDataset
     from medbench.data.decoded import Decoded
+    from medbench.data.samples import Sample
 
 Features = npt.NDArray[np.float32]
-
-
-def predict(
-    cell: RunSpec,
-    loaded: Loaded,
-    fitted: Fitted,
-    images: Decoded,
-    store: Store,
-    reporter: Reporter,
-) -> ClassPredictions:
-    """Per-sample class scores of a classification cell."""
-    features = Embedder(cell, loaded, fitted, images, store, reporter).features()
-    multiclass = cell.task.multiclass
-    if cell.adaptation == "zero-shot":
-        from medbench.evaluation.zero_shot import zero_shot
-
-        for name in ("class_prompts", "temperature"):
-            if not hasattr(fitted.model, name):
-                raise PluginError(
-                    f"{cell.title}: zero-shot needs '{name}', which the class of model "
-                    f"'{cell.model.name}' does not have."
-                )
-        scores = zero_shot(
-            features, prompt_features(cell, fitted), multiclass, float(fitted.model.temperature)
-        )
-    else:
-        from medbench.evaluation.linear_probe import linear_probe
-
-        with reporter.stage("linear probe", "probe"):
-            scores = linear_probe(
-                features, loaded.y, loaded.folds, loaded.patients, multiclass, cell.seed
-            ).scores
-    return ClassPredictions(
-        sample_ids=[sample.id for sample in loaded.samples],
-        patients=loaded.patients,
-        labels=cell.task.label_names,
-        y=loaded.y,
-        scores=scores,
-        multiclass=multiclass,
-    )
 
 
 @dataclass(frozen=True)
@@ -72,7 +33,8 @@ class Embedder:
     """Features of a cell's samples, each forward pass done once and kept."""
 
     cell: RunSpec
-    loaded: Loaded
+    dataset: OpenDataset
+    samples: Sequence[Sample]
     fitted: Fitted
     images: Decoded
     store: Store
@@ -86,6 +48,11 @@ class Embedder:
         if hasattr(self.fitted.model, "pool_slices"):
             return self._pooled()
         return self._stored("samples", self._encode_volumes)
+
+    def kept(self) -> bool:
+        """Whether the features are there from an earlier run."""
+        pools = hasattr(self.fitted.model, "pool_slices") or self.cell.task.unit == "image"
+        return self.store.has("features", self.key("slices" if pools else "samples"))
 
     def embeddings(self) -> Features:
         """``encode_images`` of every chosen slice of every sample, float32 [T, D]."""
@@ -109,7 +76,7 @@ class Embedder:
             "checkpoints": keys,
             "config": {} if keys else dict(cell.config_values),
             "seed": cell.seed,
-            "images": images_key(self.loaded, int(model.image_size)),
+            "images": images_key(self.dataset, int(model.image_size), self.samples),
             "slices": int(getattr(model, "max_slices", 0)),
             "precision": cell.precision,
             "device": cell.device.partition(":")[0],
@@ -121,7 +88,7 @@ class Embedder:
         from safetensors.numpy import load_file, save_file
 
         def build(payload: Path, _: Path) -> None:
-            title = f"embed {self.loaded.dataset.spec.name}"
+            title = f"embed {self.dataset.spec.name}"
             with self.reporter.stage(title, "embed") as advance:
                 features = encode_all(advance)
             save_file({"features": features}, payload / "features.safetensors")
@@ -241,10 +208,21 @@ def check_features(cell: RunSpec, method: str, answer: Any, expected: int) -> Fe
     return features
 
 
-def prompt_features(cell: RunSpec, fitted: Fitted) -> list[Features]:
-    """Text features of the model's prompts: per label float32 [P, D]."""
+def text_features(cell: RunSpec, fitted: Fitted, texts: Sequence[str]) -> Features:
+    """``encode_texts`` of some texts, float32 [M, D], in batches."""
     import torch
 
+    parts = []
+    for start in range(0, len(texts), cell.batch_size):
+        batch = list(texts[start : start + cell.batch_size])
+        with guarded(cell, "encode_texts"), torch.inference_mode():
+            answer = fitted.model.encode_texts(batch)
+        parts.append(check_features(cell, "encode_texts", answer, len(batch)))
+    return np.concatenate(parts)
+
+
+def prompt_features(cell: RunSpec, fitted: Fitted) -> list[Features]:
+    """Text features of the model's prompts: per label float32 [P, D]."""
     with guarded(cell, "class_prompts"):
         prompts = [list(texts) for texts in fitted.model.class_prompts(cell.task)]
     if len(prompts) != len(cell.task.labels) or not all(prompts):
@@ -252,9 +230,4 @@ def prompt_features(cell: RunSpec, fitted: Fitted) -> list[Features]:
             f"{cell.title}: class_prompts of model '{cell.model.name}' breaks its contract: "
             f"{len(prompts)} groups for {len(cell.task.labels)} labels, or an empty group."
         )
-    with guarded(cell, "encode_texts"), torch.inference_mode():
-        answers = [fitted.model.encode_texts(texts) for texts in prompts]
-    return [
-        check_features(cell, "encode_texts", answer, len(texts))
-        for answer, texts in zip(answers, prompts, strict=True)
-    ]
+    return [text_features(cell, fitted, texts) for texts in prompts]

@@ -1,0 +1,36 @@
+"""The trivial predictors scored beside every model, and what each does. Imports nothing heavy."""
+
+from __future__ import annotations
+
+#: Task type to its baselines: name to what it does.
+BASELINES: dict[str, dict[str, str]] = {
+    "classification": {
+        "prior": "the class frequencies of the labels it may see, the same for every sample: it "
+        "cannot rank (AUROC .5) and always decides for the most frequent class",
+        "all-positive": "every label is called present in every sample: it cannot rank, and its "
+        "F1 is what calling everything ill gives",
+        "nearest-32": "the labels of the training sample nearest in 32 x 32 mean-slice pixels",
+        "pixels-32": "logistic regression on the 32 x 32 mean-slice pixels, chosen and tested "
+        "exactly as the linear probe of a model",
+    },
+    "segmentation": {
+        "all-empty": "no lesion anywhere: every image without a lesion scores 1",
+        "nearest-32-mask": "the mask of the training image nearest in 32 x 32 pixels",
+    },
+    "report-generation": {
+        "most-frequent-report": "the training report that occurs most often, for every study",
+        "normal-report": "the most frequent training report in which no finding is read",
+        "nearest-32-report": "the report of the training image nearest in 32 x 32 pixels",
+    },
+    "retrieval": {
+        "chance": "every candidate ties: the expectation over their order",
+    },
+    "image-generation": {
+        "real-versus-real": "the real test images in two halves: what a perfect generator reaches",
+    },
+}
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """The baselines of a task type."""
+    return tuple(BASELINES[kind])

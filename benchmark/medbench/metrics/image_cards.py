@@ -1,0 +1,117 @@
+"""Identity cards of the image-generation metrics. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from medbench.schemas.specs import MetricSpec
+
+_TYPES = ("image-generation",)
+_MODULE = "medbench.metrics.image_generation"
+
+#: Backbone to the network and the layer its features are taken from.
+BACKBONES: dict[str, str] = {
+    "xrv": "DenseNet121 of torchxrayvision with the user's weights (densenet121-res224-all is "
+    "meant), pooled last features, D = 1024",
+    "inception": "Inception-v3 of 2015-12-05 as ported by pytorch-fid (1,008 outputs, pooling "
+    "without padding, last block with maximum pooling), last average pooling, D = 2048",
+    "inception-torchvision": "Inception-v3 of torchvision with its ImageNet weights (1,000 "
+    "outputs), last average pooling, D = 2048",
+    "phantom": "classifier trained by the run on the phantom's training split, its features",
+}
+
+#: Backbone to what is done to uint8 [N, H, W] first.
+PREPROCESSING: dict[str, str] = {
+    "xrv": "grey levels to [-1024, 1024], centre square, 224 x 224 (bilinear, antialiased)",
+    "inception": "grey to three equal channels, levels to [-1, 1], 299 x 299 (bilinear, "
+    "antialiased, not rounded)",
+    "inception-torchvision": "grey to three equal channels, levels to [-1, 1], 299 x 299 "
+    "(bilinear, antialiased, not rounded)",
+    "phantom": "as the classifier was trained",
+}
+
+
+def _fid(backbone: str) -> MetricSpec:
+    return MetricSpec(
+        name=f"fid-{backbone}",
+        function=f"{_MODULE}:fid_{backbone.replace('-', '_')}",
+        task_types=_TYPES,
+        definition=(
+            "squared Frechet distance between the Gaussians fitted to the features of real and of "
+            "generated images, |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)), covariances divided by "
+            "n - 1; biased upward, the more the fewer the images: values are comparable at equal "
+            "numbers of real and of generated images only"
+        ),
+        higher_is_better=False,
+        aggregation=(
+            "one distance between two sets of images; interval: value +- Student's t times the "
+            "standard error of a delete-group jackknife over 20 groups (fewer where there are "
+            "fewer clusters) of whole patients and prompts, cut at 0; it leaves the bias in"
+        ),
+        unit="squared distance of features",
+        normalisation=PREPROCESSING[backbone],
+        backbone=BACKBONES[backbone],
+        reference="Heusel et al. 2017; scipy.linalg.sqrtm; jackknife: Kott 2001",
+    )
+
+
+def _kid(backbone: str) -> MetricSpec:
+    return MetricSpec(
+        name=f"kid-{backbone}",
+        function=f"{_MODULE}:kid_{backbone.replace('-', '_')}",
+        task_types=_TYPES,
+        definition=(
+            "squared maximum mean discrepancy between the features of real and of generated "
+            "images, kernel (x.y / D + 1)^3, unbiased: no image is paired with itself; all images, "
+            "no subsets; may be negative"
+        ),
+        higher_is_better=False,
+        aggregation=(
+            "mean over pairs of images; interval: percentiles over resamples of whole patients "
+            "and prompts, in which copies of one patient or prompt are never paired with each other"
+        ),
+        unit="squared discrepancy",
+        normalisation=PREPROCESSING[backbone],
+        backbone=BACKBONES[backbone],
+        reference="Binkowski et al. 2018; torchmetrics KernelInceptionDistance(subset_size=n)",
+    )
+
+
+def _ms_ssim(name: str, scales: str, size: str) -> MetricSpec:
+    return MetricSpec(
+        name=name,
+        function=f"{_MODULE}:{name.replace('-', '_')}",
+        task_types=_TYPES,
+        definition=(
+            "how alike images of one prompt are: multi-scale structural similarity of two "
+            f"generated images of the same prompt, {scales}; Gaussian window of 11 with sigma 1.5, "
+            "K1 .01, K2 .03; a negative mean contrast or similarity of a scale counts as 0; the "
+            "coarsest scale over the whole map with mirrored borders, the others where the window "
+            f"fits; {size}; lower is more diverse"
+        ),
+        higher_is_better=False,
+        aggregation=(
+            "mean over the pairs of up to four images of a prompt (of more, the four with the "
+            "smallest SHA-256 of their pixels), then mean over prompts with two images or more; "
+            "interval: percentiles over resamples of whole prompts"
+        ),
+        normalisation="uint8 levels, range 255",
+        reference="Wang, Simoncelli and Bovik 2003; torchmetrics "
+        "multiscale_structural_similarity_index_measure(normalize='relu')",
+    )
+
+
+FID: tuple[MetricSpec, ...] = tuple(_fid(name) for name in BACKBONES)
+KID: tuple[MetricSpec, ...] = tuple(_kid(name) for name in BACKBONES)
+
+MS_SSIM = _ms_ssim(
+    "ms-ssim",
+    "5 scales weighted .0448, .2856, .3001, .2363, .1333",
+    "images of at least 176 px",
+)
+MS_SSIM_3 = _ms_ssim(
+    "ms-ssim-3",
+    "3 scales weighted .0448, .2856, .3001 divided by their sum",
+    "images of 44 px to 175 px",
+)
+
+#: Every image-generation metric.
+IMAGE_GENERATION: tuple[MetricSpec, ...] = (*FID, *KID, MS_SSIM, MS_SSIM_3)

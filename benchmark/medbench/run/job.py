@@ -1,0 +1,119 @@
+"""A cell at work: its data, its pixels, its fitted model, and where results are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from medbench.errors import UsageError
+from medbench.run.load import Loaded, images_key
+from medbench.run.reporter import Reporter
+from medbench.run.request import RunSpec
+from medbench.run.stores import Store, code_sha256
+from medbench.schemas.record import Estimate
+from medbench.schemas.specs import MetricSpec
+
+if TYPE_CHECKING:
+    from medbench.data.decoded import Decoded
+    from medbench.evaluation.files import AnyPredictions
+    from medbench.run.embed import Embedder
+    from medbench.run.fit import Fitted
+
+
+@dataclass
+class Job:
+    """What a task type's protocol works on. ``fitted`` is None until the model is trained."""
+
+    cell: RunSpec
+    loaded: Loaded
+    images: Decoded
+    store: Store
+    reporter: Reporter
+    fitted: Fitted | None = None
+
+    @property
+    def model(self) -> Fitted:
+        """The fitted model."""
+        assert self.fitted is not None
+        return self.fitted
+
+    def embedder(self, rows: Sequence[int] | None = None) -> Embedder:
+        """Embeds all samples, or those of some rows."""
+        from medbench.run.embed import Embedder
+
+        samples, images = self.loaded.samples, self.images
+        if rows is not None:
+            samples = [samples[i] for i in rows]
+            images = images.take(samples)
+        return Embedder(
+            self.cell, self.loaded.dataset, samples, self.model, images, self.store, self.reporter
+        )
+
+
+class TaskProtocol(Protocol):
+    """What a task type's module in this package has."""
+
+    def predict(self, job: Job) -> AnyPredictions:
+        """Predictions of the fitted model for every tested sample."""
+        ...
+
+    def baseline(self, job: Job, name: str) -> AnyPredictions:
+        """Predictions of a trivial predictor for every tested sample."""
+        ...
+
+
+_MODULES = {
+    "classification": "medbench.run.classification",
+    "retrieval": "medbench.run.retrieval",
+    "segmentation": "medbench.run.segmentation",
+    "report-generation": "medbench.run.reports",
+}
+
+
+def protocol_of(kind: str) -> TaskProtocol:
+    """How tasks of a type are run. Raises UsageError for one that cannot be."""
+    if kind not in _MODULES:
+        raise UsageError(f"Tasks of type {kind} cannot be run by this version.")
+    return cast("TaskProtocol", import_module(_MODULES[kind]))
+
+
+def baselines(job: Job, specs: Sequence[MetricSpec]) -> dict[str, dict[str, Estimate]]:
+    """The trivial predictors scored beside every model: baseline to metric to value."""
+    from medbench.evaluation.score import baseline_estimates
+
+    return {
+        name: baseline_estimates(baseline_predictions(job, name), specs)
+        for name in job.cell.task.baselines
+    }
+
+
+def baseline_predictions(job: Job, name: str) -> AnyPredictions:
+    """Predictions of a baseline, computed once per data and division."""
+    from medbench.evaluation.files import read_predictions
+
+    task = job.cell.task
+    suffix = "parquet" if task.type in ("classification", "report-generation") else "npz"
+
+    def build(payload: Path, _: Path) -> None:
+        table = protocol_of(task.type).baseline(job, name)
+        table.write(payload / f"predictions.{suffix}")
+
+    key = baseline_key(job.cell, job.loaded, job.images, name)
+    folder, _ = job.store.get("baselines", key, build)
+    return read_predictions(folder / f"predictions.{suffix}", task.type, task.multiclass)
+
+
+def baseline_key(cell: RunSpec, loaded: Loaded, images: Decoded, name: str) -> dict[str, Any]:
+    """Everything that determines a baseline's predictions."""
+    return {
+        "baseline": name,
+        "task": cell.task.sha256,
+        "protocol": cell.protocol,
+        "fraction": [cell.fraction, cell.seed if cell.fraction < 1 else 0],
+        "samples": loaded.manifest.sha256,
+        "images": images_key(loaded.dataset, images.size, loaded.samples),
+        "code": {name: code_sha256(name) for name in ("medbench.evaluation", "medbench.run")},
+    }
