@@ -18,8 +18,8 @@ RANKS = (
     ("leaderboard",),
     ("run",),
     ("evaluation", "builtin"),
-    ("data", "models", "metrics", "statistics"),
-    ("phantom",),
+    # A layout writer is its reader turned round: they share column names and codings.
+    ("data", "phantom", "models", "metrics", "statistics"),
     ("schemas", "hookspecs", "plugins", "errors"),
 )
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}

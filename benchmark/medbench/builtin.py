@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from medbench.evaluation.baseline_cards import BASELINES
 from medbench.hookspecs import hookimpl
 from medbench.metrics.cards import CLASSIFICATION
+from medbench.metrics.report_cards import REPORT_GENERATION
 from medbench.metrics.retrieval_cards import RETRIEVAL
 from medbench.metrics.segmentation_cards import SEGMENTATION
 from medbench.schemas.specs import DatasetSpec, MetricSpec, ModelSpec, Variant
@@ -225,4 +226,4 @@ def medbench_models() -> Sequence[ModelSpec]:
 
 @hookimpl
 def medbench_metrics() -> Sequence[MetricSpec]:
-    return [*CLASSIFICATION, *RETRIEVAL, *SEGMENTATION]
+    return [*CLASSIFICATION, *REPORT_GENERATION, *RETRIEVAL, *SEGMENTATION]

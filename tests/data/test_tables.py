@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import gzip
 import os
+import pickle
 from pathlib import Path
 
 import pytest
 
-from medbench.data.tables import find_base, read_lines, read_table, read_text, repeated
+from medbench.data.samples import Sample
+from medbench.data.tables import (
+    find_base,
+    in_columns,
+    paths_below,
+    read_lines,
+    read_table,
+    read_text,
+    repeated,
+)
 from medbench.errors import DataError
 
 NEEDED = ("id", "x", "y")
@@ -115,6 +125,27 @@ def test_lines_are_stripped_and_empty_ones_dropped(tmp_path: Path) -> None:
 def test_repeated_values_are_all_found() -> None:
     assert repeated(["a", "b", "a", "c", "b"]) == [0, 1, 2, 4]
     assert repeated(["a", "b"]) == []
+
+
+def test_samples_made_in_columns_are_those_made_one_by_one() -> None:
+    made = in_columns(2, id=["a", "b"], patient=["p", None], files=iter([(), ()]), age=[1.0, None])
+    assert made == [Sample("a", "p", (), age=1.0), Sample("b", None, ())]
+    assert repr(made[0]) == repr(Sample("a", "p", (), age=1.0))
+    with pytest.raises(AttributeError):
+        made[0].id = "c"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("root", [Path("/data/some set"), Path("rel"), Path(), Path("/")])
+def test_paths_below_a_folder_are_paths_like_any_other(root: Path) -> None:
+    (path,) = paths_below(root, [["train", "p1", "view1.jpg"]])
+    plain = root / "train" / "p1" / "view1.jpg"
+    assert path == plain
+    assert (str(path), hash(path), repr(path)) == (str(plain), hash(plain), repr(plain))
+    assert (path.parent, path.name, path.suffix, path.parts) == (
+        plain.parent, plain.name, plain.suffix, plain.parts,
+    )  # fmt: skip
+    assert pickle.loads(pickle.dumps(path)) == plain
+    assert path.relative_to(root) == plain.relative_to(root)
 
 
 def test_the_base_is_the_folder_or_the_one_inside(tmp_path: Path) -> None:

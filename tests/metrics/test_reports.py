@@ -188,11 +188,16 @@ def test_a_blank_prediction_lowers_a_value_and_a_resample_without_reports_has_no
 
 
 @pytest.mark.parametrize("spec", CAPTIONS_R2GEN, ids=lambda spec: spec.name)
-def test_without_a_vocabulary_the_convention_is_undefined(spec) -> None:
-    found = evaluate(spec, Reports(("a",), ("a",)), np.ones((3, 1)))
+@pytest.mark.parametrize(
+    ("vocabulary", "length", "named"),
+    [(None, 60, "vocabulary"), (frozenset("a"), None, "number of words")],
+)
+def test_without_vocabulary_or_length_the_convention_is_undefined(
+    spec, vocabulary, length, named: str
+) -> None:
+    found = evaluate(spec, Reports(("a",), ("a",), vocabulary, length), np.ones((3, 1)))
     assert np.isnan(found.value).all()
-    assert found.reason is not None
-    assert "vocabulary" in found.reason
+    assert named in str(found.reason)
 
 
 def test_without_java_only_what_needs_it_is_absent(

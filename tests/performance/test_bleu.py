@@ -59,6 +59,5 @@ def test_bootstrap_of_bleu_is_500_times_faster_than_scoring_anew() -> None:
     theirs = (time.perf_counter() - started) * RESAMPLES / LOOPED
 
     print(f"{theirs / ours:.0f} times faster ({ours:.2f} s against {theirs:.0f} s)")
-    assert values[0] == looped[0]
-    assert values[:LOOPED] == pytest.approx(looped, rel=1e-12)
+    assert values[:LOOPED].tolist() == looped
     assert theirs / ours >= 500

@@ -14,8 +14,8 @@ import torch
 from medbench.data.decoded import Decoded, decode
 from medbench.data.images import to_tensor
 from medbench.data.samples import Pixels, Sample
-from medbench.run.fit import Fitted
 from medbench.run.embed import Embedder
+from medbench.run.fit import Fitted
 from medbench_radclip import RADCLIP
 from medbench_radclip.config import RadclipConfig
 from medbench_radclip.model import Radclip

@@ -14,10 +14,10 @@ from medbench.data.decoded import Decoded
 from medbench.models.capabilities import Stage
 from medbench.plugins import discover
 from medbench.run import records, stores
-from medbench.run.baselines import baseline_key
-from medbench.run.fit import Fitted, stage_key
-from medbench.run.load import Loaded, images_key, load, phantom_key
 from medbench.run.embed import Embedder
+from medbench.run.fit import Fitted, stage_key
+from medbench.run.job import baseline_key
+from medbench.run.load import Loaded, images_key, load, phantom_key
 from medbench.run.reporter import Reporter
 from medbench.run.request import Request, RunSpec
 from medbench.run.resolve import resolve
@@ -62,7 +62,7 @@ def edited(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
         def changed(name: str) -> str:
             return "edited" if name == package else original(name)
 
-        for module in ("fit", "load", "predict", "baselines", "records"):
+        for module in ("fit", "load", "embed", "job", "records"):
             monkeypatch.setattr(f"medbench.run.{module}.code_sha256", changed)
 
     return edit

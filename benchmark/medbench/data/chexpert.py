@@ -15,15 +15,25 @@ itself is called.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import repeat
 from pathlib import Path
 from typing import Literal
 
 from medbench.data.folders import names_in
 from medbench.data.pictures import read_picture
 from medbench.data.samples import Pixels, Sample
-from medbench.data.tables import Table, collector_off, find_base, read_table, repeated, some
+from medbench.data.tables import (
+    Table,
+    collector_off,
+    find_base,
+    in_columns,
+    paths_below,
+    read_table,
+    repeated,
+    some,
+)
 from medbench.errors import DataError
 
 #: The 14 label columns in the tables' order.
@@ -42,6 +52,10 @@ Split = Literal["train", "val", "test"]
 _TABLES: tuple[tuple[str, Split], ...] = (
     ("train.csv", "train"), ("valid.csv", "val"), ("test.csv", "test"), ("test_labels.csv", "test"),
 )  # fmt: skip
+#: View, age, sex.
+_Description = tuple[
+    Literal["PA", "AP", "frontal", "lateral"] | None, float | None, Literal["F", "M"] | None
+]
 _DESCRIPTION = ("Sex", "Age", "Frontal/Lateral", "AP/PA")
 _VALUES = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "": None}
 _SEXES: Mapping[str, Literal["F", "M"] | None] = {
@@ -49,7 +63,7 @@ _SEXES: Mapping[str, Literal["F", "M"] | None] = {
 }  # fmt: skip
 _SIDES = {"Frontal": True, "Lateral": False}
 #: LL and RL are decubitus images: frontal ones, neither AP nor PA.
-_WAYS: Mapping[str, Literal["PA", "AP"]] = {"AP": "AP", "PA": "PA"}
+_WAYS: Mapping[str, Literal["PA", "AP", "frontal", "lateral"]] = {"AP": "AP", "PA": "PA"}
 _FOLDERS = ("train", "valid", "test")
 _PATIENT = re.compile(r"patient\d+")
 _NO_NAMES = {"", ".", ".."}
@@ -129,10 +143,10 @@ def read_samples(path: Path, root: Path, split: Split) -> list[Sample]:
     described = split != "test"  # the test table in circulation has paths and labels only
     with collector_off():
         table = read_table(path, ("Path", *(_DESCRIPTION if described else ())), COLUMNS)
-        return list(_samples(table, root, split))
+        return _samples(table, root, split)
 
 
-def _samples(table: Table, root: Path, split: Split) -> Iterable[Sample]:
+def _samples(table: Table, root: Path, split: Split) -> list[Sample]:
     paths = table.column("Path")
     parts = [path.split("/")[-4:] for path in paths]
     table.refuse(
@@ -142,15 +156,19 @@ def _samples(table: Table, root: Path, split: Split) -> Iterable[Sample]:
     )
     ids = ["/".join(part) for part in parts]
     table.refuse("a path that another row has too", repeated(ids), paths)
-    labels, ages, views = _labels(table), _ages(table), _views(table, ids)
-    sexes = table.mapped("Sex", _SEXES, "a sex that is not Female, Male or Unknown")
-    base = str(root)
-    nothing: dict[str, str] = {}
-    for number, (_, patient, study, _) in enumerate(parts):
-        yield Sample(
-            ids[number], patient, (Path(f"{base}/{ids[number]}"),), labels[number], None, split,
-            "image", f"{patient}/{study}", views[number], ages[number], sexes[number], nothing,
-        )  # fmt: skip
+    views, ages, sexes = zip(*_described(table, ids), strict=True)
+    return in_columns(
+        len(ids),
+        id=ids,
+        patient=(part[1] for part in parts),
+        files=zip(paths_below(root, parts)),
+        labels=_labels(table),
+        split=repeat(split),
+        study=(f"{part[1]}/{part[2]}" for part in parts),
+        view=views,
+        age=ages,
+        sex=sexes,
+    )
 
 
 def _unfit(parts: list[list[str]]) -> list[int]:
@@ -194,26 +212,32 @@ def _labels(table: Table) -> list[Mapping[str, int | None]]:
     return [known[cells] for cells in table.together]
 
 
-def _ages(table: Table) -> list[float | None]:
+def _described(table: Table, ids: Sequence[str]) -> list[_Description]:
+    """View, age and sex of each row; there are few different ones, so each is read once."""
+    columns = [table.column(name) for name in _DESCRIPTION]
     known: dict[str, float | None] = {"": None}
-    for cell in set(table.column("Age")) - {""}:
+    for cell in set(columns[1]) - {""}:
         with suppress(ValueError):
             known[cell] = float(cell)
-    return table.mapped("Age", known, "an age that is not a number")
-
-
-def _views(
-    table: Table, ids: Sequence[str]
-) -> Sequence[Literal["PA", "AP", "frontal", "lateral"] | None]:
-    """From the columns, or from the file's name where the table has none."""
+    for column, cells, what in (
+        ("Sex", _SEXES, "a sex that is not Female, Male or Unknown"),
+        ("Age", known, "an age that is not a number"),
+        ("Frontal/Lateral", _SIDES, "a view that is neither Frontal nor Lateral"),
+    ):
+        if column in table.place:
+            table.mapped(column, cells, what)
     if "Frontal/Lateral" not in table.place:
-        return ["lateral" if "lateral" in n else "frontal" if "frontal" in n else None for n in ids]
-    frontal = table.mapped("Frontal/Lateral", _SIDES, "a view that is neither Frontal nor Lateral")
-    ways = table.column("AP/PA")
-    return [
-        _WAYS.get(way, "frontal") if front else "lateral"
-        for front, way in zip(frontal, ways, strict=True)
-    ]
+        # Told by the file's name.
+        columns[2] = [
+            "Lateral" if "lateral" in name else "Frontal" if "frontal" in name else ""
+            for name in ids
+        ]
+    rows = list(zip(*columns, strict=True))
+    read: dict[tuple[str, ...], _Description] = {}
+    for sex, age, side, way in set(rows):
+        view = _WAYS.get(way, "frontal") if side == "Frontal" else "lateral" if side else None
+        read[sex, age, side, way] = (view, known[age], _SEXES[sex])
+    return [read[row] for row in rows]
 
 
 def _refuse_missing_patients(root: Path, samples: Sequence[Sample], table: Path) -> None:

@@ -23,7 +23,7 @@ PHANTOM_FILE = "medbench-phantom.json"
 _SAMPLED = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OpenDataset:
     """A dataset that has been found, listed and recognised.
 

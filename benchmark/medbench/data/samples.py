@@ -85,7 +85,8 @@ class Reader(Protocol):
         """Decode one sample: float32 in [0, 1].
 
         Shape [H, W] (grey) or [H, W, 3] (colour) for an image; [S, H, W] for a volume, its slices
-        in anatomical order. Raises DataError for damaged files.
+        in anatomical order. Called from several threads at once. Raises DataError for damaged
+        files.
         """
         ...
 

@@ -41,6 +41,8 @@ def classes_of(y: Labels, names: Sequence[str]) -> list[str]:
         y: float [N, L]: 1, 0, or NaN where not scored.
         names: of the labels, [L].
     """
+    if not names:
+        return [""] * len(y)
     present = y == 1
     rarest = np.argsort(present.sum(axis=0), kind="stable")
     ordered = present[:, rarest]
@@ -172,28 +174,6 @@ def kfold(patients: Sequence[str], classes: Sequence[Hashable], folds: int, seed
         for patient in members:  # dealt like cards, each class going on where the last one ended
             fold[patient] = len(fold) % folds
     return np.array([fold[patient] for patient in patients], np.int64)
-
-
-def check_disjoint(groups: Mapping[str, Iterable[Sample]]) -> None:
-    """Refuse splits that share a patient.
-
-    Args:
-        groups: split name to its samples.
-
-    Raises:
-        DataError: naming the splits, how many patients they share, and the first of them.
-    """
-    seen = {name: set(patients_of(samples)) for name, samples in groups.items()}
-    names = list(seen)
-    for position, first in enumerate(names):
-        for second in names[position + 1 :]:
-            shared = sorted(seen[first] & seen[second])
-            if shared:
-                raise DataError(
-                    f"Splits '{first}' and '{second}' share {len(shared):,} patients, such as "
-                    f"{', '.join(shared[:3])}: a score on them would be inflated. Divide by "
-                    "patient."
-                )
 
 
 def shared_patients(task: Iterable[Sample], corpus: Iterable[Sample]) -> list[str]:

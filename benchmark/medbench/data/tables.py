@@ -9,15 +9,18 @@ from __future__ import annotations
 import csv
 import gc
 import gzip
+import sys
 import zlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
+from itertools import repeat
 from pathlib import Path
 from typing import TypeVar
 
 from medbench.data.folders import names_in
+from medbench.data.samples import Sample
 from medbench.errors import DataError
 
 Value = TypeVar("Value")
@@ -238,6 +241,40 @@ def _find_base(root: Path, dataset: str, layout: str, is_base: Callable[[set[str
     if not inside:
         raise DataError(f"{root} is not {dataset}. Expected layout: {layout}.")
     return inside[0]
+
+
+def in_columns(count: int, **columns: Iterable[object]) -> list[Sample]:
+    """Samples from their fields, one iterable for each field; fields left out have their defaults.
+
+    Two to three times as fast as a call for each sample, whose frozen fields Python sets one by
+    one: with hundreds of thousands of samples that is half of the time of listing.
+    """
+    samples = list(map(object.__new__, repeat(Sample, count)))
+    for field in fields(Sample):
+        if field.name in columns:
+            values = columns[field.name]
+        else:
+            empty = field.default_factory
+            values = repeat(field.default if empty is MISSING else empty())
+        deque(map(getattr(Sample, field.name).__set__, samples, values), 0)
+    return samples
+
+
+def paths_below(root: Path, names: Iterable[list[str]]) -> Iterator[Path]:
+    """Paths below a folder, quickly.
+
+    Args:
+        root: the folder.
+        names: of each path its folders and file, plain names without separators.
+    """
+    if sys.version_info >= (3, 12):
+        base = str(root)
+        return (Path(f"{base}/{'/'.join(parts)}") for parts in names)
+    # Python 3.11 takes a path apart when it is made, which is half of the time of listing. Its
+    # pathlib is closed to changes, so its own constructor from parts can be relied on.
+    make, start = type(root)._from_parsed_parts, root._parts
+    drive, anchor = root._drv, root._root
+    return (make(drive, anchor, start + parts) for parts in names)
 
 
 @contextmanager

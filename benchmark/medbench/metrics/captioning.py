@@ -7,6 +7,7 @@ scores zero in all of them.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -62,14 +63,14 @@ def r2gen_words(text: str) -> list[str]:
     return words if any(word != "." for word in words) else []
 
 
-def r2gen_text(text: str, vocabulary: Collection[str], max_length: int | None) -> str:
+def r2gen_text(text: str, vocabulary: Collection[str], max_length: int) -> str:
     """A report in the R2Gen convention, for references and predictions alike.
 
     Args:
         text: any report.
         vocabulary: words that are kept; others become `UNKNOWN`.
-        max_length: number of words after which it is cut, or None. R2Gen's option
-            ``--max_seq_length 60`` also counts its start token, and so keeps 59 words.
+        max_length: number of words after which it is cut. R2Gen's option ``--max_seq_length 60``
+            also counts its start token, and so keeps 59 words.
 
     >>> r2gen_text("The heart is big.", {"the", "heart", "is", "."}, 4)
     'the heart is <unk>'
@@ -180,9 +181,10 @@ def bleu(sums: FloatArray, order: int) -> FloatArray:
     for n in range(order):
         product = product * ((sums[:, 2 + ORDERS + n] + _TINY) / (sums[:, 2 + n] + _SMALL))
     ratio = (words + _TINY) / (reference_words + _SMALL)
-    brevity = np.exp(1 - 1 / np.minimum(ratio, 1.0))
-    found: FloatArray = product ** (1.0 / order) * brevity
-    return found
+    # Powers of plain numbers: numpy's own differ from these in the last bit on some machines.
+    roots = [value ** (1.0 / order) for value in product.tolist()]
+    brevity = [math.exp(1 - 1 / value) if value < 1 else 1.0 for value in ratio.tolist()]
+    return np.array(roots, dtype=np.float64) * np.array(brevity, dtype=np.float64)
 
 
 def rouge_l(predictions: Sequence[str], references: Sequence[str]) -> FloatArray:

@@ -63,6 +63,14 @@ def frechet(real: FloatArray, generated: FloatArray) -> float:
     return _distance(a.moments(), b.moments(), exact=True)
 
 
+def frechet_of_moments(
+    mean: FloatArray, covariance: FloatArray, other_mean: FloatArray, other_covariance: FloatArray
+) -> float:
+    """`frechet` from means float [D] and covariances float [D, D], as kept of a reference set."""
+    a, b = _stored(mean, covariance), _stored(other_mean, other_covariance)
+    return _distance(a, b, exact=True)
+
+
 def frechet_interval(
     real: FloatArray, generated: FloatArray, clusters: Integers, groups: int = GROUPS
 ) -> tuple[float, float] | None:
@@ -128,7 +136,8 @@ class _Side:
         if self.gram is None:
             factor = rows()
             return _Moments(where, None, factor, float(np.square(factor).sum()), lambda: factor)
-        covariance = self.gram - total * np.outer(mean, mean)
+        covariance = np.outer(mean, -total * mean)
+        covariance += self.gram
         if without is not None and without.any():
             left_out = self.x[without]
             covariance -= (left_out * self.counts[without][:, None]).T @ left_out
@@ -138,14 +147,24 @@ class _Side:
         )
 
 
+def _stored(mean: FloatArray, covariance: FloatArray) -> _Moments:
+    def factor() -> FloatArray:
+        values, vectors = np.linalg.eigh(covariance)
+        found: FloatArray = np.sqrt(np.clip(values, 0.0, None))[:, None] * vectors.T
+        return found
+
+    return _Moments(mean, covariance, None, float(np.trace(covariance)), factor)
+
+
 def _triangle(rows: FloatArray) -> FloatArray:
     return np.asarray(np.linalg.qr(rows, mode="r"), dtype=np.float64)
 
 
 def _side(x: FloatArray, counts: FloatArray) -> _Side:
+    x = np.asarray(x, np.float64)
     kept = counts > 0
-    counts = counts[kept]
-    x = np.asarray(x, np.float64)[kept]
+    if not kept.all():
+        x, counts = x[kept], counts[kept]
     origin = counts @ x / counts.sum() if len(x) else np.zeros(x.shape[1])
     x = x - origin
     gram = None
@@ -183,13 +202,14 @@ def _congruence(a: _Moments, b: _Moments, exact: bool) -> FloatArray | None:
     if a.covariance is not None and b.covariance is not None:
         one, other = _live(a.covariance, b.covariance)
         try:
-            lower = cholesky(one, lower=True, check_finite=False)
+            # transposed, symmetric matrices are as LAPACK wants them without a copy
+            lower = cholesky(one.T, lower=True, check_finite=False)
         except LinAlgError:
             return None
         # what the features before it leave unexplained of each feature
         if exact and (np.square(np.diag(lower)) < 1e-12 * np.diag(one)).any():
             return None
-        half = dtrmm(1.0, lower, np.asfortranarray(other), lower=1, trans_a=1)
+        half = dtrmm(1.0, lower, other.T, lower=1, trans_a=1)
         return np.asarray(dtrmm(1.0, lower, half, lower=1, side=1, overwrite_b=1), np.float64)
     if exact:
         return None
@@ -218,9 +238,7 @@ def _eigenvalues(matrix: FloatArray) -> FloatArray:
         return np.asarray(np.linalg.eigvalsh(matrix), np.float64)
     import torch  # its LAPACK reduces a large matrix nearly twice as fast as numpy's
 
-    found: FloatArray = torch.linalg.eigvalsh(
-        torch.from_numpy(np.ascontiguousarray(matrix))
-    ).numpy()
+    found: FloatArray = torch.linalg.eigvalsh(torch.from_numpy(matrix.T)).numpy()
     return found
 
 

@@ -12,8 +12,8 @@ _RAW = (
 _R2GEN = (
     "reference and prediction alike, as R2Gen's MIMIC-CXR reader: lower-cased, list numbers 1 to 5 "
     "and punctuation but hyphens dropped, '.' after each sentence; cut to the task's number of "
-    "words, if it names one; words outside the vocabulary of the training reports are <unk>; a "
-    "text without a word is empty"
+    "words; words outside the vocabulary of the training reports are <unk>; a text without a word "
+    "is empty"
 )
 #: Suffix of the name, of the function, and what is done to texts.
 _CONVENTIONS = (("", "", _RAW), ("-r2gen", "_r2gen", _R2GEN))

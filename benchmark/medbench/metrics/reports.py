@@ -4,8 +4,8 @@ Every function takes a table of N pairs of reports and ``weights`` float [B, N],
 returns B values: a row of ones gives the metric itself, a row of patient counts gives it on a
 bootstrap resample. What a report contributes is computed once per table and kept as long as the
 table lives, so that a resample costs a row of a matrix product. Where the tokenizer or METEOR
-cannot run, and where the vocabulary of the R2Gen convention is not known, a metric is undefined
-and says why.
+cannot run, and where the vocabulary or the length of the R2Gen convention is not known, a metric
+is undefined and says why.
 
 Sources: pycocoevalcap 1.2 for the caption metrics, which `medbench.metrics.captioning` describes;
 Chen et al. 2020 (R2Gen) for the convention of the names that end in "-r2gen"; and
@@ -34,6 +34,7 @@ NO_VOCABULARY = (
     "the R2Gen convention needs the vocabulary of the training reports, which a run knows and a "
     "file of predictions does not"
 )
+NO_LENGTH = "the R2Gen convention needs the number of words after which the task cuts a report"
 
 
 class _Missing(Exception):
@@ -47,11 +48,13 @@ class _Texts:
         if convention == "raw":
             tokens = ptb_tokenize([*table.predictions, *table.references])
         else:
-            vocabulary = table.vocabulary
+            vocabulary, length = table.vocabulary, table.max_length
             if vocabulary is None:
                 raise _Missing(NO_VOCABULARY)
+            if length is None:
+                raise _Missing(NO_LENGTH)
             tokens = [
-                captioning.r2gen_text(text, vocabulary, table.max_length)
+                captioning.r2gen_text(text, vocabulary, length)
                 for text in (*table.predictions, *table.references)
             ]
         count = len(table.predictions)
@@ -153,7 +156,7 @@ def _mean(scores: FloatArray, weights: FloatArray) -> FloatArray:
 
 _NAMED: dict[Convention, str] = {
     "raw": "on raw text (Penn Treebank tokens; needs Java)",
-    "r2gen": "in the R2Gen convention (needs the table's vocabulary)",
+    "r2gen": "in the R2Gen convention (needs the table's vocabulary and length)",
 }
 
 bleu_1, bleu_2, bleu_3, bleu_4 = (_bleu("raw", order) for order in (1, 2, 3, 4))

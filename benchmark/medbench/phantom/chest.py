@@ -31,7 +31,7 @@ FINDINGS = (
 UNCERTAIN = 0.4
 
 #: Pixels drawn at a time: few enough for a processor's cache, many enough for a GPU.
-_PIXELS_CPU, _PIXELS_GPU = 8 * 224 * 224, 256 * 224 * 224
+_PIXELS_CPU, _PIXELS_GPU = 16 * 224 * 224, 256 * 224 * 224
 
 
 @dataclass(frozen=True)

@@ -105,25 +105,25 @@ def support_devices(patients: Patients, draws: Draws, severity: Floats) -> tuple
 
     end = at(-19 + wander / 2, 5, tip)
     pen.line(
-        have & jugular, 26 * severity,
+        have & jugular, 58 * severity,
         at(-42 + wander, 0, apex + 38), at(-33, 0, apex + 2), at(-24 + wander / 2, 0, 62), end,
     )  # fmt: skip
     pen.line(
-        have & ~jugular, 24 * severity,
+        have & ~jugular, 52 * severity,
         at(-wide * 1.1, -10, apex - 48), at(-wide * 0.55, -30, apex + 26),
         at(-10, -5, apex - 30), end,
     )  # fmt: skip
     pen.line(
-        others["airway"], 13 * severity,
+        others["airway"], 30 * severity,
         at(2 + wander, 10, apex + 42), at(wander / 2, 10, apex + 10), at(-1, 12, apex - 30),
         at(0, 12, 36 + wander), wall=4.0,
     )  # fmt: skip
     pen.line(
-        others["stomach"], 19 * severity,
+        others["stomach"], 42 * severity,
         at(3, 25, apex + 42), at(2 + wander, 34, 50), at(6, 34, -60), at(18, 20, -92),
     )  # fmt: skip
     pen.line(
-        others["stomach"], 19 * severity,
+        others["stomach"], 42 * severity,
         at(18, 20, -92), at(26, 12, stomach - 8), at(42, 5, stomach - 25),
         at(58 + wander, 0, stomach - 12),
     )  # fmt: skip
@@ -131,16 +131,16 @@ def support_devices(patients: Patients, draws: Draws, severity: Floats) -> tuple
     pen.plate(others["pacemaker"], can, (21.0, 4.0, 18.0), 11 * severity)
     entry = at(-16, -5, 52)
     pen.line(
-        others["pacemaker"], 30 * severity,
+        others["pacemaker"], 62 * severity,
         can + np.array([-12.0, 0, 14.0]), at(46, -40, apex - 6), at(-6, -20, apex - 14), entry,
     )  # fmt: skip
     right_atrium = at(-28 + wander, -20, heart[:, 2] + 8)
     pen.line(
-        others["pacemaker"], 30 * severity,
+        others["pacemaker"], 62 * severity,
         entry, at(-24, -10, 10), at(-30, -15, heart[:, 2] - 26), right_atrium,
     )  # fmt: skip
     pen.line(
-        others["pacemaker"], 30 * severity,
+        others["pacemaker"], 62 * severity,
         entry, at(-24, -12, -10), at(-18, -40, heart[:, 2] - 46),
         at(heart[:, 0] + 22, -48, heart[:, 2] - 30 + wander),
     )  # fmt: skip
@@ -149,15 +149,15 @@ def support_devices(patients: Patients, draws: Draws, severity: Floats) -> tuple
         y = -deep - 8
         half = 8.0 + number % 2
         pen.line(
-            others["sternum"], 26 * severity,
+            others["sternum"], 58 * severity,
             at(-half, y, z), at(-half, y, z + 8), at(half, y, z + 8), at(half, y, z),
         )  # fmt: skip
         pen.line(
-            others["sternum"], 26 * severity,
+            others["sternum"], 58 * severity,
             at(-half, y, z), at(-half * 0.6, y, z - 5), at(half * 0.6, y, z - 5), at(half, y, z),
         )  # fmt: skip
     pen.line(
-        others["drain"], 16 * severity,
+        others["drain"], 34 * severity,
         at(side * wide * 1.15, 10, -82), at(side * wide * 0.8, 20, -50),
         at(side * wide * 0.75, 15, 20), at(side * (wide * 0.45 + wander), 5, 78), wall=3.5,
     )  # fmt: skip
@@ -176,7 +176,7 @@ def ecg_leads(patients: Patients, draws: Draws) -> tuple[Strokes, Floats]:
         disc = _at(x * wide, -deep - 14, z + sway[:, number], count)
         pen.plate(on, disc, (6.0, 2.0, 6.0), 2.2 * one)
         pen.line(
-            on, 7 * one, disc, disc + np.array([-20.0 * np.sign(x), 0, -25.0]),
+            on, 13 * one, disc, disc + np.array([-20.0 * np.sign(x), 0, -25.0]),
             _at(0.3 * x * wide, -deep - 18, -60 + 2 * sway[:, number], count),
             _at(20 + sway[:, number], -deep - 18, -215, count),
         )  # fmt: skip

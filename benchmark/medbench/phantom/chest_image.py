@@ -63,7 +63,7 @@ def draw(scene: Scene, size: int, unit: XRayUnit, *, noisy: bool) -> torch.Tenso
         share = _scale(share, size)
         # The thin white line of the pleura, where the edge of the free air meets lung.
         line = 4 * share * (1 - share) * _scale(lung, size)
-        depth = depth.index_add(0, rows, line, alpha=5.0)
+        depth = depth.index_add(0, rows, line, alpha=9.0)
     _strokes(sharp, scene.metal, scene, full)
     _calcium(sharp, scene, full)
     _marker(sharp, scene, full, unit)
@@ -219,7 +219,9 @@ def _still(scene: Scene, grid: _Grid) -> tuple[torch.Tensor, torch.Tensor, _Free
     air = _free_air(scene, grid, lung, wide)
     if air is not None:
         rows, part, _ = air
-        tissue = tissue.index_add(0, rows, -(0.85 * (density * lung)[rows] + 8) * part)
+        # Where this patient's lung is not, the annotated air still shows.
+        emptied = 0.65 * (density * lung)[rows] + 4 + 28 * (1 - inside[rows])
+        tissue = tissue.index_add(0, rows, -emptied * part)
         gate = gate.index_add(0, rows, -gate[rows] * part)
     tissue = tissue + _gas(scene, grid)
     return tissue.clamp_min(0) + _BONE_EXCESS * _spine(scene, grid), gate, air
@@ -361,7 +363,7 @@ def _rough(scene: Scene, size: int) -> torch.Tensor:
         functional.interpolate(field[:, None], (size, size), mode="bilinear", align_corners=False)
         for field in scene.rough
     )
-    return torch.add(first, second, alpha=0.7)[:, 0]
+    return torch.add(first, second, alpha=0.45)[:, 0]
 
 
 def _blobs(
@@ -415,7 +417,7 @@ def _window(
     half = _c(blobs.power / 2)
     q = (u * u) ** half + (v * v) ** half
     # Noise only eats into a lesion, so that it never leaves its box.
-    q = q + _c(blobs.ragged) * 0.55 * rough.reshape(-1)[index].abs_()
+    q = q + _c(blobs.ragged) * 0.5 * rough.reshape(-1)[index].abs_()
     rest = (1 - q).clamp_min_(0)
     chord = rest.sqrt() * _c(2 * blobs.radii[:, grid.axis] * blobs.height)
     part = chord * (rest / _c(blobs.soft.clamp_min(0.02))).clamp_(max=1)
@@ -453,7 +455,7 @@ def _fluid(
             here = ((across > 0) if side else (across < 0)).float()
         else:
             rim = (across / deep[rows]).clamp(0, 1)
-            here = 0.5
+            here, top = 0.5, top + 14
         # The angle beside the dome fills first; the meniscus climbs along the wall.
         level = top - 46 + 1.1 * depth + (14 + 1.3 * depth) * rim**4
         fluid = fluid + here * ((level - z) / 9 + 0.5).clamp(0, 1) * (depth > 0)
@@ -504,10 +506,12 @@ def _free_air(
         for side in (0, 1):
             gap = _c(scene.gap[rows, side])
             here = torch.ones_like(across)
-            inner = 0.5 * (top - z)
+            inner = 0.55 * (top - z)
             if grid.axis == 1:
                 here = ((across > 0) if side else (across < 0)).float()
-                inner = torch.minimum(1.15 * (wide[rows] - across.abs()), inner)
+                # A smooth minimum of the distances from the wall and from the apex.
+                wall = 1.15 * (wide[rows] - across.abs())
+                inner = -9 * torch.logaddexp(-wall / 9, -inner / 9) + 6
             # Wide at the apex, thin at the base.
             depth = gap * (0.55 + 0.45 * ((z + 30) / 90).clamp(-1, 1))
             share = 1.0 if grid.axis == 1 else 0.6
@@ -606,7 +610,7 @@ def _break(
     down = torch.stack([torch.zeros_like(move), torch.zeros_like(move), -move], -1)
     gap = which * (beyond.abs() < 0.013)
     ends = which * ((beyond.abs() > 0.013) & (beyond.abs() < 0.04))
-    return place + down, mass * (1 - gap) * (1 + 0.7 * ends)
+    return place + down, mass * (1 - gap) * (1 + 1.6 * ends)
 
 
 def _vessels(scene: Scene, small: _Grid, full: _Grid) -> tuple[torch.Tensor, torch.Tensor]:
@@ -615,7 +619,7 @@ def _vessels(scene: Scene, small: _Grid, full: _Grid) -> tuple[torch.Tensor, tor
     patients, count = scene.patients, len(scene)
     points = vessel_points(patients, max(1.8, 1.3 * full.pixel))
     place = points.position.view(count, -1, 3)
-    mass = (torch.pi * points.radius**2 * points.step).view(count, -1) * 1.15
+    mass = (torch.pi * points.radius**2 * points.step).view(count, -1) * 1.4
     boost = 1 + scene.upper[:, None] * ((place[..., 2] + 10) / 50).clamp(0, 1)
     mass = mass * boost * scene.vessels[:, None]
     levels = torch.unique_consecutive(points.radius[: mass.shape[1]], return_counts=True)
@@ -706,7 +710,7 @@ def _develop(
     if scene.view == "frontal":
         centre, spread = 2 * 0.66 * build, 2 * 0.26 * build
     else:
-        centre = 2 * 0.70 * (patients.cage[:, 0] + 17 + patients.fat)
+        centre = 2 * 0.61 * (patients.cage[:, 0] + 17 + patients.fat)
         spread = 0.30 * centre
     shift, slope = scene.exposure.unbind(-1)
     value = (seen - _c(centre)) / _c(spread)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from medbench.phantom.chest import Chest
 
 #: Height in mm of the image's centre above the patient's origin, before positioning.
-CENTRE_Z = -24.0
+CENTRE_Z = -15.0
 #: Cells of the noise fields that give opacities their ragged edges: coarse and fine.
 _CELLS = (24, 72)
 _SIDES = np.array([-1.0, 1.0])
@@ -231,26 +231,33 @@ def plan(dataset: str, chests: Sequence[Chest], unit: XRayUnit) -> Scene:
     blobs += [_plates(plates), _plates(discs)]
     dots, owner, mass = _calcifications(patients, draws, level["calcification"], person)
     swell = level["edema"] * draws.uniform(0.6, 1.0)
-    prominent = person.uniform(0.85, 1.25)
+    prominent = person.uniform(0.7, 1.35)
     masks, masked = _masks(chests, said, view)
-    gap = side["pneumothorax"] * (level["pneumothorax"] * draws.uniform(16, 40))[:, None]
+    gap = (
+        side["pneumothorax"] * (level["pneumothorax"] * (8 + 26 * draws.uniform() ** 1.5))[:, None]
+    )
     gap[masked] = 0.0
-    fluid = side["effusion"] * level["effusion"][:, None] * draws.uniform(16, 52, (2,))
+    fluid = (
+        side["effusion"] * level["effusion"][:, None] * (8 + 40 * draws.uniform(0, 1, (2,)) ** 2)
+    )
+    # Angles blunted by old scars are no effusion.
+    blunt = person.below(0.15, (2,)) * person.uniform(3, 11, (2,))
+    fluid = np.maximum(fluid, blunt)
     rim = side["pleural-thickening"] * level["pleural-thickening"][:, None]
-    scene = Scene(
+    return Scene(
         view=view,
         dataset=dataset,
         patients=patients,
         frame=frame,
         column=to_tensor(
-            person.normal(1.0, 0.08)
-            * (1 + level["enlarged-cardiomediastinum"] * draws.uniform(0.45, 0.8))
+            person.normal(1.0, 0.13)
+            * (1 + level["enlarged-cardiomediastinum"] * draws.uniform(0.12, 0.40))
         ),
-        knob=to_tensor(level["enlarged-cardiomediastinum"] * draws.uniform(4, 10)),
-        vessels=to_tensor(prominent * (1 + 0.7 * swell) * (1 - 0.4 * level["emphysema"])),
-        upper=to_tensor(1.2 * swell),
+        knob=to_tensor(level["enlarged-cardiomediastinum"] * draws.uniform(1, 5)),
+        vessels=to_tensor(prominent * (1 + 0.45 * swell) * (1 - 0.4 * level["emphysema"])),
+        upper=to_tensor(0.9 * swell),
         density=to_tensor(
-            person.normal(0, 14) + 30 * swell - level["emphysema"] * draws.uniform(40, 70)
+            person.normal(0, 24) + 16 * swell - level["emphysema"] * draws.uniform(40, 70)
         ),
         effusion=to_tensor(fluid),
         rim=to_tensor(rim * draws.uniform(6, 12, (2,))),
@@ -271,7 +278,6 @@ def plan(dataset: str, chests: Sequence[Chest], unit: XRayUnit) -> Scene:
         gas=to_tensor(person.below(0.65)),
         grain=images,
     )
-    return scene
 
 
 #: Findings that are planned in the patient's anatomy, and how often they are on both sides.
@@ -314,7 +320,7 @@ def _bodies(
     level: dict[str, Floats], side: dict[str, Floats], supine: Mask,
 ) -> Patients:  # fmt: skip
     """Bodies with what findings change in them: heart, domes, depth of the chest."""
-    own = Draws(dataset, persons, "chest-age", 2)
+    own = Draws(dataset, persons, "chest-age", 4)
     age = np.clip(own.normal(56, 17), 18, 92)
     female = own.below(0.46).astype(float)
     for index, chest in enumerate(chests):
@@ -322,8 +328,8 @@ def _bodies(
             age[index] = np.clip(chest.age, 16, 100)  # bodies of small children are not modelled
         if chest.female is not None:
             female[index] = chest.female
-    heart = 1 + level["cardiomegaly"] * draws.uniform(0.26, 0.46) - 0.10 * level["emphysema"]
-    heart = heart * np.where(supine, 1.06, 1.0)
+    heart = 1 + level["cardiomegaly"] * draws.uniform(0.12, 0.38) - 0.10 * level["emphysema"]
+    heart = heart * np.where(supine, 1.06, 1.0) * own.normal(1.0, 0.07)
     rise = side["atelectasis"] * level["atelectasis"][:, None] * draws.uniform(8, 22, (2,))
     rise = rise + side["fibrosis"] * level["fibrosis"][:, None] * draws.uniform(4, 12, (2,))
     rise = rise - (level["emphysema"] * draws.uniform(14, 24))[:, None]
@@ -339,6 +345,7 @@ def _bodies(
     patients.dome_radii[..., 2] *= flat[:, None]
     patients.dome[..., 2] = top - patients.dome_radii[..., 2]
     patients.cage[:, 1] *= 1 + 0.08 * full
+    patients.heart[:, 2] -= 7.0
     return patients
 
 
@@ -412,27 +419,27 @@ def _lesions(
 
     lower, whole, back = (-95.0, -40.0), (-85.0, 60.0), (-0.3, 1.2)
     focal("atelectasis", 2, 0.7, BAND, (-80, -58), (-0.6, 1.2), (0.5, 0.85),
-          oval(2, (16, 28), (26, 44), (3.5, 6.5)), (550, 800), 0.5, 0.25)  # fmt: skip
+          oval(2, (18, 30), (26, 44), (3.5, 6.5)), (600, 850), 0.5, 0.2)  # fmt: skip
     focal("consolidation", 2, 0.5, CONSOLIDATION, (-90, 40), back, (0.45, 0.8),
-          oval(2, (22, 36), (24, 36), (20, 34)), (600, 850), 0.4, 0.7, 0.35)  # fmt: skip
-    focal("pneumonia", 3, 0.6, CONSOLIDATION, (-95, 30), back, (0.4, 0.85),
-          oval(3, (16, 34), (18, 34), (14, 30)), (380, 640), 0.7, 1.0, 0.35)  # fmt: skip
-    focal("infiltration", 4, 0.75, GROUND_GLASS, (-95, 40), (-0.8, 1.2), (0.3, 0.8),
-          oval(4, (12, 26), (14, 28), (12, 24)), (230, 430), 0.9, 1.2, 0.5)  # fmt: skip
-    focal("lung-opacity", 2, 0.4, GROUND_GLASS, (-95, 50), (-0.8, 1.2), (0.35, 0.85),
-          oval(2, (18, 34), (18, 36), (16, 32)), (330, 580), 0.8, 0.9, 0.6)  # fmt: skip
+          oval(2, (24, 38), (24, 38), (22, 36)), (620, 850), 0.4, 0.6, 0.35)  # fmt: skip
+    focal("pneumonia", 3, 0.6, CONSOLIDATION, (-95, 30), back, (0.4, 0.8),
+          oval(3, (20, 36), (20, 36), (18, 32)), (460, 720), 0.7, 0.7, 0.35)  # fmt: skip
+    focal("infiltration", 4, 0.75, GROUND_GLASS, (-95, 40), (-0.8, 1.2), (0.3, 0.75),
+          oval(4, (18, 32), (18, 32), (16, 30)), (360, 580), 0.9, 0.7, 0.5)  # fmt: skip
+    focal("lung-opacity", 2, 0.4, GROUND_GLASS, (-95, 50), (-0.8, 1.2), (0.35, 0.8),
+          oval(2, (22, 38), (22, 38), (20, 34)), (520, 780), 0.8, 0.6, 0.6)  # fmt: skip
     focal("edema", 2, 1.0, GROUND_GLASS, (-45, 15), (-0.2, 0.5), (0.2, 0.5),
-          oval(2, (32, 52), (34, 54), (32, 54)), (170, 300), 0.95, 0.8)  # fmt: skip
-    focal("fibrosis", 3, 0.8, GROUND_GLASS, lower, (-0.9, 1.2), (0.75, 1.0),
-          oval(3, (10, 18), (22, 36), (18, 30)), (120, 260), 0.9, 1.2)  # fmt: skip
-    focal("mass", 1, 1.0, NODULE, whole, (-1.2, 1.3), (0.35, 0.85),
-          ball(17, 30, 1, 0.15), (800, 950), 0.22, 0.35)  # fmt: skip
-    focal("nodule", 2, 0.35, NODULE, whole, (-1.2, 1.3), (0.35, 0.85),
-          ball(5.5, 13, 2, 0.1), (850, 1000), 0.3, 0.15)  # fmt: skip
-    focal("lung-lesion", 1, 1.0, NODULE, whole, (-1.2, 1.3), (0.35, 0.85),
-          ball(8, 24, 1, 0.12), (820, 950), 0.25, 0.25)  # fmt: skip
-    focal("pleural-other", 3, 0.7, SCAR, (-60, 95), (-0.35, 0.5), (0.97, 1.03),
-          oval(3, (5, 9), (14, 30), (10, 24)), (700, 1000), 0.35, 0.5)  # fmt: skip
+          oval(2, (26, 50), (28, 50), (28, 50)), (110, 260), 0.95, 0.6)  # fmt: skip
+    focal("fibrosis", 3, 0.8, GROUND_GLASS, lower, (-0.9, 1.2), (0.7, 0.95),
+          oval(3, (12, 20), (22, 36), (18, 30)), (160, 320), 0.9, 0.8)  # fmt: skip
+    focal("mass", 1, 1.0, NODULE, whole, (-1.2, 1.3), (0.35, 0.8),
+          ball(17, 30, 1, 0.15), (850, 980), 0.22, 0.25)  # fmt: skip
+    focal("nodule", 2, 0.35, NODULE, whole, (-1.2, 1.3), (0.35, 0.8),
+          ball(7, 14, 2, 0.1), (950, 1100), 0.2, 0.1)  # fmt: skip
+    focal("lung-lesion", 1, 1.0, NODULE, whole, (-1.2, 1.3), (0.35, 0.8),
+          ball(9, 25, 1, 0.12), (870, 1000), 0.22, 0.2)  # fmt: skip
+    focal("pleural-other", 3, 0.7, SCAR, (-70, 60), (-0.6, 0.6), (0.84, 0.93),
+          oval(3, (7, 12), (20, 34), (14, 30)), (900, 1300), 0.3, 0.4)  # fmt: skip
     return flow.lesions()
 
 
@@ -517,17 +524,17 @@ def _hernia(patients: Patients, draws: Draws, severity: Floats) -> Blobs:
 
 #: Findings drawn as an opacity that fills its box: density, softness, raggedness, roundness.
 _BOX_LOOK: dict[str, tuple[float, float, float, float]] = {
-    "atelectasis": (0.55, 0.45, 0.5, 3.0),
-    "consolidation": (0.62, 0.45, 0.7, 2.6),
-    "effusion": (0.70, 0.35, 0.2, 4.0),
-    "infiltration": (0.36, 0.85, 1.1, 2.6),
-    "lung-opacity": (0.46, 0.65, 0.9, 2.6),
-    "mass": (0.85, 0.25, 0.3, 2.0),
-    "nodule": (0.90, 0.30, 0.1, 2.0),
-    "lung-lesion": (0.85, 0.25, 0.2, 2.0),
-    "pneumonia": (0.48, 0.65, 0.9, 2.6),
+    "atelectasis": (0.75, 0.45, 0.4, 3.0),
+    "consolidation": (0.85, 0.45, 0.5, 2.6),
+    "effusion": (0.85, 0.35, 0.2, 4.0),
+    "infiltration": (0.55, 0.85, 0.7, 2.6),
+    "lung-opacity": (0.68, 0.65, 0.6, 2.6),
+    "mass": (0.90, 0.25, 0.25, 2.0),
+    "nodule": (1.10, 0.20, 0.1, 2.0),
+    "lung-lesion": (0.95, 0.25, 0.2, 2.0),
+    "pneumonia": (0.70, 0.65, 0.6, 2.6),
 }
-_BOX_OTHER = (0.45, 0.6, 0.8, 2.6)
+_BOX_OTHER = (0.65, 0.6, 0.5, 2.6)
 #: Findings whose boxes are handled as a heart or as free air.
 _BOX_ELSEWHERE = ("cardiomegaly", "pneumothorax")
 
@@ -565,7 +572,9 @@ def _masks(
     axis = (torch.arange(grid) + 0.5) / grid
     for index, corners in said.boxed.get("pneumothorax", ()):
         x0, y0, x1, y1 = (float(v) for v in corners)
-        inside = ((axis > y0) & (axis < y1))[:, None] & (axis > x0) & (axis < x1)
+        u = (2 * axis - x0 - x1) / (x1 - x0)
+        v = (2 * axis - y0 - y1) / (y1 - y0)
+        inside = u.abs() ** 3 + v[:, None].abs() ** 3 < 1
         rows[index] = rows.get(index, torch.zeros(grid, grid)).maximum(inside.float())
     for index, chest in enumerate(chests):
         if chest.mask is not None and chest.mask.any():
@@ -592,8 +601,8 @@ def _rough(dataset: str, studies: Sequence[int], view: str) -> tuple[torch.Tenso
 def _fracture(draws: Draws, severity: Floats, side: Floats) -> torch.Tensor:
     """Broken rib, place along it and displacement, [N, 2, 3]."""
     rib = draws.integer(3, 8, (2,)).astype(float)
-    place = draws.uniform(0.30, 0.52, (2,))
-    shift = draws.uniform(8, 13, (2,)) * side * severity[:, None]
+    place = draws.uniform(0.16, 0.36, (2,))
+    shift = draws.uniform(9, 15, (2,)) * side * severity[:, None]
     return to_tensor(np.stack([rib, place, shift], -1))
 
 
@@ -611,7 +620,7 @@ def _calcifications(
     y = draws.uniform(-20, 40)[:, None] + draws.normal(0, 12, (slots,))
     radius = draws.uniform(1.3, 2.6, (slots,))
     strength = np.where(severity > 0, severity, 0.8)[:, None]
-    mass = 4.19 * radius**3 * 4.5 * strength
+    mass = 4.19 * radius**3 * 9.0 * strength
     centre = np.stack([x, y, z], -1)
     owner = np.repeat(np.arange(len(severity))[:, None], slots, 1)
     return (
@@ -646,7 +655,7 @@ def _reticulation(patients: Patients, draws: Draws, fibrosis: Floats, swell: Flo
     points = np.stack(
         [centre - along, centre - along / 3 + aside, centre + along / 3 + aside, centre + along], -2
     )
-    weight = present * np.where(septal, 13.0, 17.0)
+    weight = present * np.where(septal, 22.0, 30.0)
     return Strokes(
         torch.from_numpy(owner), to_tensor(points[owner, slot]), to_tensor(weight[owner, slot])
     )

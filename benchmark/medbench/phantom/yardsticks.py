@@ -5,6 +5,9 @@
   without disease) but sees its noise, and weighs what is left by lobe, depth and density. It must
   stay at or near the top.
 
+For radiographs the oracle knows of every image what it would look like with and without each
+finding, and measures how much of the difference is there.
+
 Difficulty is set from these two alone and frozen under a renderer version in ``frozen.json``.
 """
 
@@ -12,8 +15,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +26,13 @@ import torch
 from torch.nn import functional
 
 from medbench.phantom.anatomy import lobe_of
+from medbench.phantom.chest import UNCERTAIN, Chest, expected, render
 from medbench.phantom.cohort import CLASSES, PRESETS, Cohort, build, subjects
 from medbench.phantom.geometry import grid3
 from medbench.phantom.hounsfield import to_unit
 from medbench.phantom.parallel import in_order
-from medbench.phantom.scanner import COVID_CT
+from medbench.phantom.scanner import COVID_CT, XRAY_UNITS, XRayUnit
+from medbench.phantom.shipped import shipped
 from medbench.phantom.tissue import SHIFT_Y
 from medbench.phantom.version import RENDERER_VERSION
 
@@ -39,6 +44,7 @@ FROZEN = Path(__file__).with_name("frozen.json")
 _BINS = (60.0, 150.0, 300.0, 480.0, 2000.0)
 _FOLDS = 5
 _STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+_PIXEL_STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
 
 
 @dataclass
@@ -125,19 +131,20 @@ def _loads(
     return torch.cat(features).double().numpy()
 
 
+def area(positive: npt.NDArray[np.bool_], value: Floats) -> float:
+    """Area under the ROC curve; ties count a half."""
+    order = np.argsort(value, kind="stable")
+    ranks = np.empty(len(value))
+    ranks[order] = np.arange(1, len(value) + 1)
+    _, inverse = np.unique(value, return_inverse=True)
+    ranks = (np.bincount(inverse, ranks) / np.bincount(inverse))[inverse]
+    n = int(positive.sum())
+    return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * (len(value) - n)))
+
+
 def macro_auroc(label: npt.NDArray[np.int64], score: Floats) -> float:
-    """Mean over classes of the one-versus-rest area under the ROC curve; ties count a half."""
-    areas = []
-    for k in range(score.shape[1]):
-        positive, value = label == k, score[:, k]
-        order = np.argsort(value, kind="stable")
-        ranks = np.empty(len(value))
-        ranks[order] = np.arange(1, len(value) + 1)
-        _, inverse = np.unique(value, return_inverse=True)
-        ranks = (np.bincount(inverse, ranks) / np.bincount(inverse))[inverse]
-        n = int(positive.sum())
-        areas.append((ranks[positive].sum() - n * (n + 1) / 2) / (n * (len(value) - n)))
-    return float(np.mean(areas))
+    """Mean over classes of the one-versus-rest area under the ROC curve."""
+    return float(np.mean([area(label == k, score[:, k]) for k in range(score.shape[1])]))
 
 
 def cross_validated(label: npt.NDArray[np.int64], features: Floats) -> float:
@@ -192,13 +199,166 @@ def covid_ct(preset: str = "tiny", limit: int | None = None) -> dict[str, Any]:
     }
 
 
+def _pixel_scores(
+    features: Floats, positive: npt.NDArray[np.bool_], patients: npt.NDArray[np.int64]
+) -> Floats:
+    """Out-of-fold scores of logistic regression for one label, folds by patient."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    def fit(known: Floats, target: npt.NDArray[np.bool_], asked: Floats, strength: float) -> Floats:
+        model = LogisticRegression(C=strength, max_iter=300, tol=1e-3)
+        return np.asarray(model.fit(known, target).decision_function(asked))
+
+    out = np.zeros(len(positive))
+    folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=0)
+    inner = StratifiedGroupKFold(3, shuffle=True, random_state=1)
+    for train, test in folds.split(features, positive, patients):
+        centre = features[train].mean(0)
+        # The first 200 directions of the training images hold nearly all of their variance.
+        _, _, axes = np.linalg.svd(features[train] - centre, full_matrices=False)
+        known, asked = ((features[part] - centre) @ axes[:200].T for part in (train, test))
+        target, found = positive[train], []
+        splits = list(inner.split(known, target, patients[train]))
+        for strength in _PIXEL_STRENGTHS:
+            guess = np.zeros(len(target))
+            for part, check in splits:
+                guess[check] = fit(known[part], target[part], known[check], strength)
+            found.append(area(target, guess))
+        out[test] = fit(known, target, asked, _PIXEL_STRENGTHS[int(np.argmax(found))])
+    return out
+
+
+def radiographs(
+    dataset: str, chests: Sequence[Chest], labels: Sequence[str], unit: XRayUnit, size: int = 128,
+    observed: int = 240, fewest: int = 8,
+) -> dict[str, Any]:  # fmt: skip
+    """Both yardsticks of a set of frontal radiographs.
+
+    A finding of severity 1 is positive, one that is absent negative, an uncertain one not scored.
+
+    Args:
+        dataset: seeds of the images.
+        chests: what they show.
+        labels: findings that are scored.
+        unit: radiography unit.
+        size: pixels.
+        observed: how many of the images, from the first, the oracle looks at.
+        fewest: a label with fewer positives or negatives is left out of a yardstick.
+
+    Returns:
+        Macro AUROC of ``pixels`` and ``oracle``, and both per label.
+    """
+    level = np.array([[c.findings.get(name, 0.0) for name in labels] for c in chests])
+    sure = (level == 0) | (level == 1)
+    names = {name: number for number, name in enumerate(dict.fromkeys(c.patient for c in chests))}
+    patients = np.array([names[c.patient] for c in chests])
+    batch = 32
+
+    def shot(start: int) -> npt.NDArray[np.uint8]:
+        return render(dataset, chests[start : start + batch], size, unit)
+
+    seen = np.concatenate(list(in_order(shot, range(0, len(chests), batch))))
+    small = functional.interpolate(
+        torch.from_numpy(seen)[:, None].float() / 255, size=(32, 32), mode="area"
+    )
+    features = small.flatten(1).double().numpy()
+
+    def look(index: int) -> Floats:
+        """The oracle's score of every label for one image."""
+        chest = chests[index]
+        others = [
+            replace(chest, findings={**chest.findings, name: 0.0 if level[index, k] else 1.0})
+            for k, name in enumerate(labels)
+        ]
+        clean = expected(dataset, [chest, *others], size, unit).astype(np.float64)
+        scores = np.zeros(len(labels))
+        for k in range(len(labels)):
+            without, within = clean[0], clean[k + 1]
+            if level[index, k]:
+                without, within = within, without
+            sign = within - without
+            strength = float(np.linalg.norm(sign))
+            scores[k] = float(((seen[index] / 255 - without) * sign).sum()) / max(strength, 1e-9)
+        return scores
+
+    loads = np.array(list(in_order(look, range(min(observed, len(chests))))))
+    found: dict[str, dict[str, float]] = {"pixels": {}, "oracle": {}}
+    for k, name in enumerate(labels):
+        some = np.flatnonzero(sure[:, k])
+        positive = level[some, k] == 1
+        if min(positive.sum(), (~positive).sum()) >= fewest:
+            guess = _pixel_scores(features[some], positive, patients[some])
+            found["pixels"][name] = round(area(positive, guess), 3)
+        some = some[some < len(loads)]
+        positive = level[some, k] == 1
+        if min(positive.sum(), (~positive).sum()) >= fewest:
+            found["oracle"][name] = round(area(positive, loads[some, k]), 3)
+    return {
+        "images": len(chests),
+        "patients": len(names),
+        **{name: round(float(np.mean(list(part.values()))), 3) for name, part in found.items()},
+        "per-label": found,
+    }
+
+
+#: Columns of the CheXpert table to what is drawn.
+_CHEXPERT = {
+    "Enlarged Cardiomediastinum": "enlarged-cardiomediastinum", "Cardiomegaly": "cardiomegaly",
+    "Lung Opacity": "lung-opacity", "Lung Lesion": "lung-lesion", "Edema": "edema",
+    "Consolidation": "consolidation", "Pneumonia": "pneumonia", "Atelectasis": "atelectasis",
+    "Pneumothorax": "pneumothorax", "Pleural Effusion": "effusion",
+    "Pleural Other": "pleural-other", "Fracture": "fracture", "Support Devices": "support-devices",
+}  # fmt: skip
+
+
+def chest_radiographs(preset: str = "tiny", count: int = 1600) -> dict[str, Any]:
+    """Both yardsticks of frontal radiographs whose findings occur, and occur together, as in
+    ``count`` evenly spaced frontal rows of the CheXpert table."""
+    import pandas as pd
+
+    size = {"tiny": 128, "small": 256, "paper": 390}[preset]
+    table = pd.read_csv(shipped("chexpert_train.csv.gz"))
+    table = table[table["Frontal/Lateral"] == "Frontal"]
+    table = table.iloc[:: max(1, len(table) // count)].head(count)
+    chests = []
+    for row in table.to_dict("records"):
+        severity = {1.0: 1.0, -1.0: UNCERTAIN}
+        findings = {
+            name: severity[row[column]] for column, name in _CHEXPERT.items()
+            if row[column] in severity
+        }  # fmt: skip
+        path = row["Path"]
+        chests.append(
+            Chest(
+                path.split("/")[2], path, age=float(row["Age"]) or None,
+                female=row["Sex"] == "Female", findings=findings,
+            )
+        )  # fmt: skip
+    measured = radiographs(
+        "yardstick", chests, list(_CHEXPERT.values()), XRAY_UNITS["chexpert"], size
+    )
+    return {
+        "renderer": RENDERER_VERSION,
+        "preset": preset,
+        "metric": "macro AUROC over findings annotated for sure, 5 folds by patient",
+        **measured,
+    }
+
+
 #: Task name to the function that measures its yardsticks at a preset.
-YARDSTICKS: dict[str, Callable[[str], dict[str, Any]]] = {"covid-ct": covid_ct}
+YARDSTICKS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "covid-ct": covid_ct,
+    "chest-radiographs": chest_radiographs,
+}
 
 
-def freeze(report: Callable[[str], None] = print) -> dict[str, Any]:
+def freeze(
+    report: Callable[[str], None] = print, tasks: Sequence[str] = tuple(YARDSTICKS)
+) -> dict[str, Any]:
     """Measure and write ``frozen.json``: once per renderer version, before any model is run."""
-    figures = {task: {"tiny": measure_task("tiny")} for task, measure_task in YARDSTICKS.items()}
+    figures = frozen() if FROZEN.is_file() else {}
+    figures |= {task: {"tiny": YARDSTICKS[task]("tiny")} for task in tasks}
     FROZEN.write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     report(json.dumps(figures, indent=2, sort_keys=True))
     return figures
@@ -208,10 +368,11 @@ def frozen() -> dict[str, Any]:
     """The committed figures."""
     figures: dict[str, Any] = json.loads(FROZEN.read_text(encoding="utf-8"))
     if not all(
-        math.isfinite(entry[name])
+        math.isfinite(value)
         for task in figures.values()
         for entry in task.values()
-        for name in ("pixels-mean", "pixels-central", "oracle")
+        for value in entry.values()
+        if isinstance(value, float)
     ):
         raise ValueError("frozen.json holds a figure that is not a number")
     return figures

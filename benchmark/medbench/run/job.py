@@ -93,6 +93,7 @@ def baselines(job: Job, specs: Sequence[MetricSpec]) -> dict[str, dict[str, Esti
 def baseline_predictions(job: Job, name: str) -> AnyPredictions:
     """Predictions of a baseline, computed once per data and division."""
     from medbench.evaluation.files import read_predictions
+    from medbench.evaluation.report_predictions import ReportPredictions
 
     task = job.cell.task
     suffix = "parquet" if task.type in ("classification", "report-generation") else "npz"
@@ -103,7 +104,12 @@ def baseline_predictions(job: Job, name: str) -> AnyPredictions:
 
     key = baseline_key(job.cell, job.loaded, job.images, name)
     folder, _ = job.store.get("baselines", key, build)
-    return read_predictions(folder / f"predictions.{suffix}", task.type, task.multiclass)
+    table = read_predictions(folder / f"predictions.{suffix}", task.type, task.multiclass)
+    if isinstance(table, ReportPredictions):
+        from medbench.run.reports import with_vocabulary
+
+        return with_vocabulary(job, table)
+    return table
 
 
 def baseline_key(cell: RunSpec, loaded: Loaded, images: Decoded, name: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -86,14 +87,28 @@ def studies(samples: Sequence[Sample], rows: Sequence[int]) -> list[list[int]]:
     return [sorted(group, key=lambda i: _ORDER.index(samples[i].view)) for group in groups.values()]
 
 
+def with_vocabulary(job: Job, table: ReportPredictions) -> ReportPredictions:
+    """The table with what the R2Gen convention needs: the words of the training reports that occur
+    often enough, and the length at which reports are cut, as the task says."""
+    from medbench.metrics.captioning import r2gen_vocabulary
+
+    samples, folds = job.loaded.samples, job.loaded.folds
+    train = studies(samples, np.flatnonzero(folds == TRAIN).tolist())
+    words = r2gen_vocabulary(
+        [samples[study[0]].text or "" for study in train], job.cell.task.min_frequency
+    )
+    return replace(table, vocabulary=frozenset(words), max_length=job.cell.task.max_length)
+
+
 def _table(job: Job, todo: Sequence[Sequence[int]], texts: Sequence[str]) -> ReportPredictions:
     samples, patients = job.loaded.samples, job.loaded.patients
-    return ReportPredictions(
+    table = ReportPredictions(
         [samples[study[0]].study or samples[study[0]].id for study in todo],
         [patients[study[0]] for study in todo],
         [samples[study[0]].text or "" for study in todo],
         texts,
     )
+    return with_vocabulary(job, table)
 
 
 def _most_frequent(reports: Sequence[str]) -> str:
