@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from medbench.evaluation.baseline_cards import BASELINES
 from medbench.hookspecs import hookimpl
 from medbench.metrics.cards import CLASSIFICATION
+from medbench.metrics.image_cards import IMAGE_GENERATION
 from medbench.metrics.report_cards import REPORT_GENERATION
 from medbench.metrics.retrieval_cards import RETRIEVAL
 from medbench.metrics.segmentation_cards import SEGMENTATION
@@ -226,4 +227,5 @@ def medbench_models() -> Sequence[ModelSpec]:
 
 @hookimpl
 def medbench_metrics() -> Sequence[MetricSpec]:
-    return [*CLASSIFICATION, *REPORT_GENERATION, *RETRIEVAL, *SEGMENTATION]
+    families = (CLASSIFICATION, REPORT_GENERATION, RETRIEVAL, SEGMENTATION, IMAGE_GENERATION)
+    return [spec for family in families for spec in family]

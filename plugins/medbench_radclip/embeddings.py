@@ -60,7 +60,7 @@ class SliceEmbeddings:
                 slices = to_tensor(pixels[evenly(len(pixels), self.max_slices)])  # [P, 3, H, W]
                 parts = []
                 for part in torch.split(slices, BATCH):
-                    with run.autocast():
+                    with torch.no_grad(), run.autocast():
                         parts.append(encode(part.to(run.device)).float().cpu())
                 chunk.append(torch.cat(parts))  # [P, D]
                 run.advance(i + 1, len(samples))

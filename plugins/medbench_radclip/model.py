@@ -265,11 +265,10 @@ class Radclip:
 
     # --- encoding ---------------------------------------------------------------------------
 
-    @torch.no_grad()
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
         """float32 [B, 3, H, W] in [0, 1], H = W = ``image_size`` -> projected float32 [B, D].
 
-        Not L2-normalised; CLIP's channel normalisation is done here.
+        Not L2-normalised; CLIP's channel normalisation is done here. Differentiable.
         """
         self._follow(images)
         return image_features(self.clip.eval(), images)
@@ -289,6 +288,7 @@ class Radclip:
         pooled: torch.Tensor = self.pool.eval()(embeddings, mask)
         return pooled
 
+    @torch.no_grad()
     def encode_volumes(self, slices: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """float32 [B, S, 3, H, W] in [0, 1], bool [B, S] -> float32 [B, D], L2-normalised."""
         embeddings = slices.new_zeros(*mask.shape, self.config.embed_dim)  # [B, S, D]

@@ -520,7 +520,7 @@ def test_few_samples_are_gone_through_several_times_and_no_batch_is_left_over() 
 
 def test_each_epoch_has_an_order_of_its_own() -> None:
     world = World()
-    world.tune(plan=Schedule(batch=16, epochs=2, least_steps=1, warmup=0))
+    world.tune(plan=Schedule(batch=16, epochs=3, least_steps=1))
     trained = [rows for rows in world.images.asked if len(rows) == 16 and rows.max() < 64]
     first, second = np.concatenate(trained[-8:-4]), np.concatenate(trained[-4:])
     assert sorted(first) == sorted(second) == world.train.tolist()

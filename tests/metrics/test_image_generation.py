@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from medbench.errors import WeightsError
 from medbench.evaluation.image_predictions import ImagePredictions
-from medbench.evaluation.predictions import FloatArray
 from medbench.metrics import backbones
 from medbench.metrics import image_generation as metrics
 from medbench.metrics.cards import card_sha256
 from medbench.metrics.image_cards import FID, IMAGE_GENERATION, KID
+from medbench.metrics.values import FloatArray
 from medbench.statistics.bootstrap import patient_weights
 
 BETAS = (0.0448, 0.2856, 0.3001)

@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from medbench.errors import PluginError
+from medbench.errors import MedbenchError, PluginError
 from medbench.evaluation.predictions import ClassPredictions
 from medbench.metrics.cards import card_sha256
 from medbench.metrics.values import FloatArray, Values
@@ -73,6 +73,8 @@ def evaluate(spec: MetricSpec, table: Any, weights: FloatArray) -> Values:
     function = metric_function(spec)
     try:
         values = function(table, weights)
+    except MedbenchError:
+        raise
     except Exception as error:
         raise PluginError(
             f"Metric '{spec.name}' ({spec.function}) raised {type(error).__name__}: {error}."

@@ -86,7 +86,32 @@ class EncodesImages(Protocol):
     image_size: int
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
-        """``images`` float32 [B, 3, H, W] in [0, 1], H = W = ``image_size`` -> float [B, D]."""
+        """``images`` float32 [B, 3, H, W] in [0, 1], H = W = ``image_size`` -> float [B, D].
+
+        Differentiable, for fine-tuning; the harness switches gradients off where it embeds."""
+        ...
+
+
+@runtime_checkable
+class EncodesPatches(Protocol):
+    """Feature maps, for segmentation."""
+
+    image_size: int
+
+    def encode_patches(self, images: torch.Tensor) -> torch.Tensor | Sequence[torch.Tensor]:
+        """``images`` as above -> one map float [B, D, h, h], or several, finest first."""
+        ...
+
+
+@runtime_checkable
+class GeneratesReports(Protocol):
+    """Reports of studies."""
+
+    image_size: int
+
+    def generate_reports(self, images: torch.Tensor, mask: torch.Tensor) -> Sequence[str]:
+        """``images`` float32 [B, V, 3, H, W] in [0, 1], V views of each study, frontal first;
+        ``mask`` bool [B, V], True where a view exists -> B texts."""
         ...
 
 

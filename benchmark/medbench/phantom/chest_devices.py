@@ -55,7 +55,7 @@ class _Pen:
         rows = np.flatnonzero(on)
         base = np.stack(control, 1)[rows]
         for shift in (-wall, wall) if wall else (0.0,):
-            self.owners.append(rows)
+            self.owners.append(rows.astype(float))
             self.points.append(base + np.array([shift, 0.0, 0.0]))
             self.weights.append(weight[rows])
 

@@ -33,6 +33,8 @@ _BONE_EXCESS = 2.3
 _RIB_RADIUS = 5.2
 #: Vessels above this radius in mm are drawn on the coarse grid.
 _WIDE = 2.0
+#: Stands for 0 under roots and logarithms, which take some twenty times as long for 0 itself.
+_TINY = 1e-12
 #: Strokes whose ends are nearer than this, in mm, are sampled with few points.
 _SHORT = 30.0
 #: 5 x 7 letters of the lead markers.
@@ -230,13 +232,13 @@ def _still(scene: Scene, grid: _Grid) -> tuple[torch.Tensor, torch.Tensor, _Free
 def _half(across: torch.Tensor, wide: torch.Tensor, exponent: float) -> torch.Tensor:
     """Half chord of a superellipse of unit half depth, (1 - |u|^n)^(1/n), 0 outside."""
     u = (across / wide).abs_().clamp_min_(1e-6)
-    rest = u.log_().mul_(exponent).exp_().neg_().add_(1).clamp_min_(0)
+    rest = u.log_().mul_(exponent).exp_().neg_().add_(1).clamp_min_(_TINY)
     return rest.log_().div_(exponent).exp_()
 
 
 def _round(across: torch.Tensor, wide: torch.Tensor | float) -> torch.Tensor:
     """Half chord of an ellipse of unit half depth, 0 outside."""
-    return (across / wide).square_().neg_().add_(1).clamp_min_(0).sqrt_()
+    return (across / wide).square_().neg_().add_(1).clamp_min_(_TINY).sqrt_()
 
 
 def _body(scene: Scene, grid: _Grid, scale: torch.Tensor, wide: torch.Tensor) -> torch.Tensor:
@@ -246,7 +248,7 @@ def _body(scene: Scene, grid: _Grid, scale: torch.Tensor, wide: torch.Tensor) ->
     top = _c(patients.cage_z + patients.cage[:, 2])
     breast = patients.female * (20 + 0.6 * patients.fat)
     rise = 1 - ((z - _c(patients.cage_z) + 18) / 55) ** 2
-    reach = _c(breast) * rise.clamp_min(0).sqrt()
+    reach = _c(breast) * rise.clamp_min(_TINY).sqrt()
     neck = 1 - 0.30 * torch.sigmoid((z - top - 8) / 7)
     if grid.axis == 1:
         body = _half(across, half_wide, 2.3) * (2 * half_deep * neck)
@@ -268,7 +270,7 @@ def _ellipsoid(
     other = 1 - grid.axis
     q = ((grid.across - _c(centre[other])) / _c(radii[other])).square_()
     q = q.add_(((grid.z - _c(centre[2])) / _c(radii[2])) ** 2)
-    return q.neg_().add_(1).clamp_min_(0).sqrt_() * _c(radii[grid.axis])
+    return q.neg_().add_(1).clamp_min_(_TINY).sqrt_() * _c(radii[grid.axis])
 
 
 def _heart(scene: Scene, grid: _Grid) -> tuple[torch.Tensor, torch.Tensor]:
@@ -283,7 +285,7 @@ def _heart(scene: Scene, grid: _Grid) -> tuple[torch.Tensor, torch.Tensor]:
     b = entry(along, other) * u + entry(along, 2) * v
     c = (entry(other, other) * u + 2 * entry(other, 2) * v) * u
     c = c + (entry(2, 2) * v * v - 1.0)
-    half = (b * b - a * c).clamp_min_(0).sqrt_() / a
+    half = (b * b - a * c).clamp_min_(_TINY).sqrt_() / a
     return _c(patients.heart[:, along]) - b / a, half
 
 
@@ -294,7 +296,7 @@ def _dome(scene: Scene, grid: _Grid, side: int) -> tuple[torch.Tensor, torch.Ten
     widen = 1 + 0.004 * (_c(centre[:, 2]) - grid.z).clamp_min(0)
     up = ((grid.z - _c(centre[:, 2])).clamp_min(0) / _c(radius[:, 2])) ** 2
     rest = ((grid.across - _c(centre[:, other])) / (_c(radius[:, other]) * widen)).square_()
-    rest = rest.add_(up).neg_().add_(1).clamp_min_(0).sqrt_()
+    rest = rest.add_(up).neg_().add_(1).clamp_min_(_TINY).sqrt_()
     return _c(centre[:, along]), rest * (_c(radius[:, along]) * widen)
 
 
@@ -327,7 +329,7 @@ def _lung(scene: Scene, grid: _Grid, wide: torch.Tensor, deep: torch.Tensor) -> 
         lung = lung * envelope.neg_().mul_(12).add_(12.5).clamp_(0, 1)
     else:
         cage = _half(across, deep, CAGE_PLANE) * wide
-        rest = (1 - ((z - _c(patients.lung[:, 2])) / _c(patients.lung[:, 3])) ** 2).clamp_min(0)
+        rest = (1 - ((z - _c(patients.lung[:, 2])) / _c(patients.lung[:, 3])) ** 2).clamp_min(_TINY)
         reach = _c(patients.lung[:, 1]) * rest.sqrt()
         cage = torch.minimum(cage, _c(patients.lung[:, 0]) + reach)
         start = (_c(patients.lung[:, 0]) - reach).clamp_min(0)
@@ -418,7 +420,7 @@ def _window(
     q = (u * u) ** half + (v * v) ** half
     # Noise only eats into a lesion, so that it never leaves its box.
     q = q + _c(blobs.ragged) * 0.5 * rough.reshape(-1)[index].abs_()
-    rest = (1 - q).clamp_min_(0)
+    rest = (1 - q).clamp_min_(_TINY)
     chord = rest.sqrt() * _c(2 * blobs.radii[:, grid.axis] * blobs.height)
     part = chord * (rest / _c(blobs.soft.clamp_min(0.02))).clamp_(max=1)
     free, keep, flat = _c(blobs.free.float()), _c(blobs.floor), index.view(-1)
@@ -455,7 +457,7 @@ def _fluid(
             here = ((across > 0) if side else (across < 0)).float()
         else:
             rim = (across / deep[rows]).clamp(0, 1)
-            here, top = 0.5, top + 14
+            here, top = torch.full_like(z, 0.5), top + 14
         # The angle beside the dome fills first; the meniscus climbs along the wall.
         level = top - 46 + 1.1 * depth + (14 + 1.3 * depth) * rim**4
         fluid = fluid + here * ((level - z) / 9 + 0.5).clamp(0, 1) * (depth > 0)
@@ -482,7 +484,7 @@ def _rim(
             inner = wall - across.abs()
             here = ((across > 0) if side else (across < 0)).float()
         else:
-            inner, here = wall - across, 0.5
+            inner, here = wall - across, torch.full_like(z, 0.5)
         inner = torch.minimum(inner, 0.6 * (top - z))
         uneven = thick * (1 + 0.25 * torch.sin(z / 17 + side))
         layer = ((uneven - inner) / 3 + 0.5).clamp(0, 1) * ((inner + 2) / 3).clamp(0, 1)
@@ -539,12 +541,12 @@ def _gas(scene: Scene, grid: _Grid) -> torch.Tensor:
         for x, low in ((-36.0, -24.0), (44.0, -20.0)):
             # Main bronchi: oblique tubes from the carina.
             t = across / x
-            tube = (36 - (z - 8 - t * low).square_()).clamp_min_(0).sqrt_()
+            tube = (36 - (z - 8 - t * low).square_()).clamp_min_(_TINY).sqrt_()
             gas = gas + 1.3 * tube * ((1 - t) * 5).clamp_(0, 1) * (t * 20).clamp_(0, 1)
     place, wide = (60.0, 34.0) if frontal else (-38.0, 22.0)
     top = _c(patients.dome[:, 1, 2] + patients.dome_radii[:, 1, 2])
     rest = 1 - ((across - place) / wide).square_() - ((z - top + 26) / 17) ** 2
-    return -gas - 34 * rest.clamp_min_(0).sqrt_() * _c(scene.gas)
+    return -gas - 34 * rest.clamp_min_(_TINY).sqrt_() * _c(scene.gas)
 
 
 def _spine(scene: Scene, grid: _Grid) -> torch.Tensor:

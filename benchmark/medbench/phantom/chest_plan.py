@@ -180,7 +180,7 @@ class _Annotations:
         value = np.array([float(c.findings.get(name, 0.0)) for c in self.chests])
         for index, _ in self.boxed.get(name, ()):
             value[index] = 0.0
-        return np.clip(value, 0.0, 1.5)
+        return np.asarray(np.clip(value, 0.0, 1.5))
 
     def sides(self, name: str, draws: Draws, both: float) -> Floats:
         """Which sides, 0 or 1 [N, right and left]: as annotated, else drawn."""
@@ -190,7 +190,7 @@ class _Annotations:
         for index, chest in enumerate(self.chests):
             if name in chest.sides:
                 drawn[index] = table[chest.sides[name]]
-        return drawn
+        return np.asarray(drawn)
 
 
 def _read(chests: Sequence[Chest]) -> _Annotations:

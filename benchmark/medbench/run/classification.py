@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+
+from medbench.data.splits import TRAIN, VAL
 from medbench.errors import PluginError
 from medbench.evaluation.predictions import ClassPredictions
 from medbench.metrics.values import FloatArray
 from medbench.run.embed import Features, prompt_features
 from medbench.run.job import Job
+from medbench.run.stores import code_sha256
+
+if TYPE_CHECKING:
+    import torch
+
+    from medbench.data.decoded import Decoded
+    from medbench.evaluation.fine_tune import Schedule
 
 
 def predict(job: Job) -> ClassPredictions:
     """Class scores of every tested sample."""
     if job.cell.adaptation == "zero-shot":
         return job.loaded.predictions(job.cell.task, _zero_shot(job))
+    if job.cell.adaptation == "fine-tune":
+        return _fine_tune(job)
     return _linear_probe(job)
 
 
@@ -80,3 +96,100 @@ def _linear_probe(job: Job) -> ClassPredictions:
             loaded.labelled,
         )
     return loaded.predictions(job.cell.task, probe.scores, probe.thresholds)
+
+
+def schedule_of(preset: str) -> Schedule:
+    """How a model is fine-tuned at a preset: the published conventions at ``paper``.
+
+    At ``tiny`` and ``small`` networks are small and their training short, so the backbone learns
+    faster and for fewer updates (assumed).
+    """
+    from medbench.evaluation.fine_tune import Schedule
+
+    if preset == "paper":
+        return Schedule()
+    return Schedule(backbone_rate=1e-4, epochs=10, patience=3, least_steps=10)
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """Prepared images as batches."""
+
+    images: Decoded
+
+    def batch(self, rows: npt.NDArray[np.int64]) -> torch.Tensor:
+        """float32 [B, 3, S, S] in [0, 1]."""
+        from medbench.data.images import to_tensor
+
+        return to_tensor(np.concatenate([self.images[row][:1] for row in rows.tolist()]))
+
+
+def _fine_tune(job: Job) -> ClassPredictions:
+    """Scores of the fine-tuned model; they are kept, since training is what takes time."""
+    import torch
+    from safetensors.numpy import load_file, save_file
+
+    from medbench.evaluation.fine_tune import fine_tune
+    from medbench.run.fit import guarded, modules_of
+    from medbench.run.fitting import StageRun
+
+    cell, loaded = job.cell, job.loaded
+    schedule = schedule_of(cell.preset)
+    rows = {
+        "train": np.flatnonzero((loaded.folds == TRAIN) & loaded.labelled),
+        "val": np.flatnonzero(loaded.folds == VAL),
+        "test": loaded.tested,
+    }
+
+    def build(payload: Path, scratch: Path) -> None:
+        with job.reporter.stage("fine-tune", "fine-tune") as advance:
+            device = torch.device(cell.device)
+            run = StageRun(
+                device=device, precision=cell.precision, seed=cell.seed, folder=scratch,
+                advance=advance, say=job.reporter.say, notes=job.model.notes,
+            )  # fmt: skip
+            with guarded(cell, "fine-tuning"):
+                found = fine_tune(
+                    job.model.model.encode_images,
+                    modules_of(job.model.model),
+                    _Pictures(job.images),
+                    loaded.y,
+                    rows["train"],
+                    rows["val"],
+                    rows["test"],
+                    cell.task.multiclass,
+                    cell.seed,
+                    device,
+                    schedule=schedule,
+                    autocast=run.autocast,
+                    epochs=partial(run.epochs, title="fine-tune"),
+                    advance=run.advance,
+                )
+        none = np.zeros(0)
+        save_file(
+            {
+                "scores": found.scores,
+                "thresholds": none if found.thresholds is None else found.thresholds,
+                "trained": np.array([found.trained]),
+            },
+            payload / "scores.safetensors",
+        )
+
+    key = job.embedder().key("slices") | {
+        "what": "fine-tune",
+        "schedule": asdict(schedule),
+        "division": loaded.manifest.sha256,
+        "labels": cell.task.sha256,
+        "fraction": cell.fraction,
+        "loop": code_sha256("medbench.evaluation"),
+    }
+    folder, _ = job.store.get("fine-tuned", key, build)
+    kept = load_file(folder / "scores.safetensors")
+    scores = np.full(loaded.y.shape, np.nan)
+    scores[rows["test"]] = kept["scores"]
+    thresholds = kept["thresholds"] if len(kept["thresholds"]) else None
+    job.model.notes.append(
+        f"fine-tuned: {int(kept['trained'][0]):,} parameters, {schedule.epochs} epochs at most, "
+        f"the best on val kept; rates {schedule.backbone_rate:g} and {schedule.head_rate:g} (head)"
+    )
+    return loaded.predictions(cell.task, scores, thresholds)

@@ -266,6 +266,8 @@ def _division_note(cell: RunSpec, parts: dict[str, npt.NDArray[np.int64]]) -> st
             "fold; 'train' counts the smallest training part, whose own inner folds choose the "
             "probe's regularisation, so 'val' is 0"
         )
+    if cell.adaptation == "fine-tune" or cell.task.type != "classification":
+        return f"{split.rule}: what is chosen is chosen on val; test is scored once"
     chosen = "on val" if len(parts["val"]) else "on inner folds of train"
     return f"{split.rule}: the probe's regularisation is chosen {chosen}; test is scored once"
 

@@ -21,6 +21,7 @@ from medbench.schemas.task import TaskSpec, load_task
 _NEEDS: dict[tuple[str, str | None], tuple[tuple[str, ...], ...]] = {
     ("image", "linear-probe"): (("encode_images",),),
     ("volume", "linear-probe"): (("encode_volumes",),),
+    ("image", "fine-tune"): (("encode_images",),),
     ("image", "zero-shot"): (("encode_images", "encode_texts"),),
     ("volume", "zero-shot"): (("encode_volumes", "encode_texts"),),
     ("image", "retrieval"): (("encode_images", "encode_texts"),),
