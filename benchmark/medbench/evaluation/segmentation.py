@@ -30,6 +30,7 @@ class Schedule:
     patience: int = 5
     batch: int = 32
     loss: Literal["focal-log-dice", "dice-ce"] = "focal-log-dice"
+    width: int = 128
 
 
 class Decoder(nn.Module):
@@ -143,7 +144,8 @@ def train_decoder(
     loss = LOSSES[plan.loss]
     torch.manual_seed(seed)
     sample = maps(train[:1])
-    decoder = Decoder([m.shape[1] for m in sample], [m.shape[-1] for m in sample], size).to(device)
+    decoder = Decoder([m.shape[1] for m in sample], [m.shape[-1] for m in sample], size, plan.width)
+    decoder = decoder.to(device)
     optimiser = torch.optim.AdamW(decoder.parameters(), lr=plan.rate, weight_decay=plan.decay)
     generator = torch.Generator().manual_seed(seed)
     best, losses, kept = math.inf, [], None

@@ -518,8 +518,8 @@ def _free_air(
             depth = gap * (0.55 + 0.45 * ((z + 30) / 90).clamp(-1, 1))
             share = 1.0 if grid.axis == 1 else 0.6
             air = air + share * here * ((depth - inner) / 2.5 + 0.5).clamp(0, 1) * (gap > 0)
-        weight = (scene.gap[rows].amax(1) / 14).clamp(0, 1)
-        parts.append((rows, air.clamp(0, 1) * _c(weight)))
+        weight = _c((scene.gap[rows].amax(1) / 14).clamp(0, 1))
+        parts.append((rows, air.clamp(0, 1) * weight * (lung[rows] / 12).clamp(0, 1)))
     if len(scene.masked):
         parts.append((scene.masked, _scale(scene.masks, grid.size)))
     if not parts:

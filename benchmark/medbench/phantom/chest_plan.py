@@ -234,7 +234,7 @@ def plan(dataset: str, chests: Sequence[Chest], unit: XRayUnit) -> Scene:
     prominent = person.uniform(0.7, 1.35)
     masks, masked = _masks(chests, said, view)
     gap = (
-        side["pneumothorax"] * (level["pneumothorax"] * (8 + 26 * draws.uniform() ** 1.5))[:, None]
+        side["pneumothorax"] * (level["pneumothorax"] * (13 + 24 * draws.uniform() ** 1.5))[:, None]
     )
     gap[masked] = 0.0
     fluid = (

@@ -229,7 +229,7 @@ def _parts(cell: RunSpec, loaded: Loaded) -> dict[str, npt.NDArray[np.int64]]:
     """Indices of the samples that were trained on, chosen on and tested on."""
     folds, tested = loaded.folds, loaded.tested
     none = np.arange(0)
-    if cell.adaptation == "zero-shot":
+    if cell.adaptation == "zero-shot" or cell.task.type == "retrieval":
         return {"train": none, "val": none, "test": tested}
     if cell.task.protocols[cell.protocol].folds:
         largest = int(np.bincount(folds).argmax())

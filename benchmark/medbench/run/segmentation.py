@@ -27,7 +27,7 @@ def predict(job: Job) -> MaskPredictions:
     """Masks of the tested images."""
     import torch
 
-    from medbench.evaluation.segmentation import predict_masks, train_decoder
+    from medbench.evaluation.segmentation import Schedule, predict_masks, train_decoder
 
     loaded, cell = job.loaded, job.cell
     truth = reference_masks(job)
@@ -52,6 +52,8 @@ def predict(job: Job) -> MaskPredictions:
             truth.shape[-1],
             cell.seed,
             device,
+            # small maps of small models: a narrower decoder says as much (assumed)
+            Schedule(width=64, epochs=15, patience=3) if cell.preset == "tiny" else Schedule(),
             advance=lambda done, total, **_: advance(done, total),
         )
     found = predict_masks(decoder, lambda some: [m[some] for m in features], rows["test"], device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import tomllib
 from difflib import get_close_matches
@@ -12,6 +13,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from medbench.errors import UsageError
+
+#: Keys that task files gained after results had been published, and their defaults.
+_LATER: dict[str, Any] = {
+    "match": "", "max_length": None, "min_frequency": 1,
+    "of": "", "uncertain": "ignore", "missing": "ignore",
+    "val": 0, "test": 0, "tested": "test", "views": [], "without": "",
+}  # fmt: skip
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 
@@ -153,9 +161,15 @@ class TaskSpec(_Strict):
     def sha256(self) -> str:
         """Hash of the validated content: comments and layout of the file do not matter.
 
-        What is at its default is left out, so that a new optional key changes no older task.
+        Keys of `_LATER` are left out at their default, so that older tasks keep the hash under
+        which their results were published.
         """
-        text = self.model_dump_json(by_alias=True, exclude_defaults=True)
+        content = self.model_dump(mode="json", by_alias=True)
+        for part in (content, *content["labels"], *content["protocols"].values()):
+            for key, default in _LATER.items():
+                if part.get(key, default) == default:
+                    part.pop(key, None)
+        text = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
