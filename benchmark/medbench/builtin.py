@@ -41,7 +41,8 @@ def medbench_datasets() -> Sequence[DatasetSpec]:
                 "Open-i": {"images": 7470, "studies": 3955},
                 "R2Gen": {"images": 5910, "studies": 2955},
             },
-            phantom_of="real: studies, images, reports, MeSH terms, views, age, sex; derived "
+            phantom_of="real: studies, images, reports, MeSH terms, views, age, sex where the "
+            "report tells it; derived "
             "by rule: findings, the R2Gen-style split",
             access="open, from Open-i (openi.nlm.nih.gov)",
             licence="CC BY-NC-ND",

@@ -251,19 +251,43 @@ def phantom(
     print(output)
 
 
-@data.command("gallery", epilog="Example: medbench data gallery --output phantoms.png")
+@data.command(
+    "gallery",
+    epilog="Examples:\n\nmedbench data gallery --output phantoms.png\n\n"
+    "medbench data gallery rsna-pneumonia --output rsna.png",
+)
 def gallery(
+    dataset: Annotated[
+        str | None, typer.Argument(help="Dataset; without one, all that phantoms can show.")
+    ] = None,
+    data: Data = None,
+    preset: Preset = "auto",
     output: Annotated[
         Path, typer.Option(envvar="MEDBENCH_OUTPUT", metavar="FILE", help="PNG file to write.")
     ] = Path("phantoms.png"),
 ) -> None:
-    """Draw a labelled sheet of what the phantoms look like."""
-    from medbench.phantom.gallery import draw
+    """Draw a labelled sheet of what the phantoms look like, or of one dataset as it is read."""
     from medbench.run.stores import writing
 
     with writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
-        draw(output)
+        if dataset is None:
+            from medbench.phantom.gallery import draw as draw_all
+
+            draw_all(output)
+        else:
+            from medbench.phantom.contact_sheet import draw
+            from medbench.run.load import data_root, opened
+            from medbench.run.reporter import Reporter
+            from medbench.run.stores import Store, home
+
+            found = registry()
+            spec = found.dataset(dataset)
+            source = _source(spec, _given(spec.name, data, found))
+            reporter = Reporter()
+            store = Store(home(), say=reporter.say)
+            root = data_root(source, _preset(preset, source), store, reporter)
+            draw(opened(spec, root), output)
     print(output)
 
 
