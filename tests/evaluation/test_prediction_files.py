@@ -42,6 +42,13 @@ def retrieval() -> RetrievalPredictions:
     )
 
 
+def test_texts_and_images_of_equal_number_belong_to_the_same_patients() -> None:
+    table = RetrievalPredictions(
+        np.eye(3), np.eye(3), np.zeros(3, int), np.zeros(3, int), list("abc")
+    )
+    assert table.patients == ["a", "b", "c", "a", "b", "c"]
+
+
 def images() -> ImagePredictions:
     real, generated = (RNG.integers(0, 256, (n, 8, 8), dtype=np.uint8) for n in (6, 4))
     features = {"inception": (RNG.normal(size=(6, 3)), RNG.normal(size=(4, 3)))}

@@ -11,7 +11,13 @@ def medbench_models():
             title="Able",
             description="A random convolution.",
             cls="able_model:Able",
-            capabilities=("encode_images", "encode_texts", "encode_patches", "generate_reports"),
+            capabilities=(
+                "encode_images",
+                "encode_texts",
+                "encode_patches",
+                "generate_reports",
+                "generate_images",
+            ),
             adaptation="linear-probe",
         )
     ]
@@ -45,3 +51,13 @@ class Able:
     def generate_reports(self, images, mask):
         views = mask.sum(1).tolist()
         return [f"{count} views. The heart is normal. No pneumothorax." for count in views]
+
+    def generate_images(self, prompts, seeds):
+        import torch
+
+        made = []
+        for prompt, seed in zip(prompts, seeds, strict=True):
+            generator = torch.Generator().manual_seed(seed + len(prompt))
+            coarse = torch.rand(1, 1, 4, 4, generator=generator)
+            made.append(torch.nn.functional.interpolate(coarse, (32, 32), mode="bilinear"))
+        return torch.cat(made).expand(-1, 3, -1, -1)

@@ -172,6 +172,24 @@ def test_retrieval_stands_beside_chance(
     assert scored["baselines"]["chance"][metric]["value"] == pytest.approx(chance)
 
 
+def test_images_are_judged_beside_real_ones_and_noise(able: Medbench, phantoms: Phantoms) -> None:
+    data = phantoms("iu-xray")
+    ran = able("run", "-m", "able", "-t", "iu-xray-generation", "--data", data, "--json")
+    assert ran.code == 0, ran.err
+    (record,) = ran.json["records"]
+    floor, ceiling = (record["baselines"][n]["kid-phantom"] for n in ("real-versus-real", "noise"))
+    assert floor["value"] < ceiling["value"]
+    assert "fid-phantom" in record["metrics"]
+    assert "ms-ssim-3" in record["metrics"], record["notes"]
+    assert any(note.startswith("kid-xrv is absent") for note in record["notes"])
+    path = able.home / "runs" / record["run_id"] / "predictions.npz"
+    with np.load(path, allow_pickle=False) as found:
+        assert found["generated"].shape == (4 * len(found["real"]), 64, 64)
+        assert np.bincount(found["prompt_id"]).tolist() == [4] * len(found["real"])
+    again = able("score", path, "--type", "image-generation", "--json").json
+    assert again["metrics"]["kid-phantom"] == record["metrics"]["kid-phantom"]
+
+
 def test_baselines_run_alone_on_any_task(able: Medbench, phantoms: Phantoms) -> None:
     data = phantoms("rsna-pneumonia")
     ran = able("run", "-m", "baseline", "-t", "rsna", "-t", "rsna-segmentation", "--data", data,

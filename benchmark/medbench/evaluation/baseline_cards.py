@@ -26,7 +26,9 @@ BASELINES: dict[str, dict[str, str]] = {
         "chance": "every candidate ties: the expectation over their order",
     },
     "image-generation": {
-        "real-versus-real": "the real test images in two halves: what a perfect generator reaches",
+        "real-versus-real": "the real test images in two halves, by patient: what a perfect "
+        "generator reaches at half the size",
+        "noise": "grey noise with the mean and spread of the training images: the ceiling",
     },
 }
 

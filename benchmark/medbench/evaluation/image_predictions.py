@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ class ImagePredictions:
         real: uint8 [N, H, W], or None where only features are given.
         generated: uint8 [G, H, W], or None.
         prompts: int [G], images of one prompt share a number; None: there is no prompt.
+        real_patients: [N] patient of each real image; None: each is its own.
         given: backbone to features of the real [N, D] and the generated images [G, D].
 
     Raises:
@@ -36,6 +37,7 @@ class ImagePredictions:
     generated: Bytes | None
     prompts: npt.NDArray[np.int64] | None = None
     given: Mapping[str, tuple[FloatArray, FloatArray]] = field(default_factory=dict)
+    real_patients: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if self.generated is None and not self.given:
@@ -50,6 +52,9 @@ class ImagePredictions:
             raise DataError(f"Generated images and their features are of {sorted(sizes)} rows.")
         if self.prompts is not None and len(self.prompts) != self.count:
             raise DataError(f"{self.count} generated images have {len(self.prompts)} prompts.")
+
+        if self.real_patients is not None and len(self.real_patients) != self.reals:
+            raise DataError(f"{self.reals} real images have {len(self.real_patients)} patients.")
 
     @property
     def count(self) -> int:
@@ -73,6 +78,8 @@ class ImagePredictions:
     def patients(self) -> list[str]:
         """[N + G] clusters: each real image, and the generated images of one prompt."""
         real = [f"real {i}" for i in range(self.reals)]
+        if self.real_patients is not None:
+            real = [f"patient {name}" for name in self.real_patients]
         if self.prompts is None:
             return [*real, *(f"generated {i}" for i in range(self.count))]
         return [*real, *(f"prompt {p}" for p in self.prompts.tolist())]
@@ -117,6 +124,8 @@ class ImagePredictions:
             arrays["generated"] = self.generated
         if self.prompts is not None:
             arrays["prompt_id"] = self.prompts
+        if self.real_patients is not None:
+            arrays["patient_id"] = np.array(self.real_patients, str)
         for name, (real, generated) in list(self.given.items())[:1]:
             arrays |= {"real_features": real, "generated_features": generated}
             arrays["backbone"] = np.array(name)
@@ -126,7 +135,7 @@ class ImagePredictions:
     def read(cls, path: Path) -> ImagePredictions:
         """Read ``.npz``. Raises DataError naming the file and what is wrong."""
         pairs = ("real", "generated"), ("real_features", "generated_features")
-        found = read_npz(path, (), (*pairs[0], *pairs[1], "prompt_id", "backbone"))
+        found = read_npz(path, (), (*pairs[0], *pairs[1], "prompt_id", "backbone", "patient_id"))
         for pair in pairs:
             half = [name for name in pair if name in found]
             if len(half) == 1:
@@ -160,7 +169,10 @@ class ImagePredictions:
             ids = names(path, "prompt_id", found["prompt_id"], len(found["prompt_id"]))
             number = {name: i for i, name in enumerate(dict.fromkeys(ids))}
             prompts = np.array([number[name] for name in ids], np.int64)
+        owners = None
+        if "patient_id" in found:
+            owners = names(path, "patient_id", found["patient_id"], len(found["patient_id"]))
         try:
-            return cls(found.get("real"), found.get("generated"), prompts, given)
+            return cls(found.get("real"), found.get("generated"), prompts, given, owners)
         except DataError as error:
             raise DataError(f"{path}: {error}") from error

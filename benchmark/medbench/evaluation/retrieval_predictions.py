@@ -68,8 +68,10 @@ class RetrievalPredictions:
 
     @cached_property
     def patients(self) -> list[str]:
-        """[N + M] clusters of the queries: a text is with the patient of its only image's group,
-        else each group of texts is one of its own."""
+        """[N + M] clusters of the queries. With as many texts as images, text i is of the patient
+        of image i; else of the patient of its group's images if they have one, or of its group."""
+        if len(self.text) == len(self.image):
+            return [*self.image_patients, *self.image_patients]
         owners: dict[int, set[str]] = {}
         for group, patient in zip(self.image_group.tolist(), self.image_patients, strict=True):
             owners.setdefault(group, set()).add(patient)

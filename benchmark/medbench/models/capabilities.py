@@ -116,6 +116,17 @@ class GeneratesReports(Protocol):
 
 
 @runtime_checkable
+class GeneratesImages(Protocol):
+    """Images from prompts."""
+
+    image_size: int
+
+    def generate_images(self, prompts: Sequence[str], seeds: Sequence[int]) -> torch.Tensor:
+        """B prompts and a seed for each -> float [B, 3, H, W] in [0, 1]. A seed fixes its image."""
+        ...
+
+
+@runtime_checkable
 class EncodesTexts(Protocol):
     """Text features in the space of the image (or volume) features."""
 

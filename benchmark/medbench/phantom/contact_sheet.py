@@ -30,7 +30,7 @@ def draw(dataset: OpenDataset, path: Path) -> None:
     rows = _rows(dataset)
     font, large = ImageFont.load_default(10), ImageFont.load_default(14)
     height = _TILE + _TEXT + _MARGIN
-    sheet = Image.new("RGB", (150 + _COLUMNS * (_TILE + _MARGIN), 34 + len(rows) * height), "white")
+    sheet = Image.new("RGB", (200 + _COLUMNS * (_TILE + _MARGIN), 34 + len(rows) * height), "white")
     pen = ImageDraw.Draw(sheet)
     what = "rendered, no patient anywhere" if dataset.track == "phantom" else "real data"
     pen.text((_MARGIN, 8), f"{dataset.spec.title}: {what}", fill="black", font=large)
@@ -38,7 +38,7 @@ def draw(dataset: OpenDataset, path: Path) -> None:
         top = 34 + number * height
         pen.text((_MARGIN, top + 4), label.replace("-", " "), fill="black", font=large)
         for column, sample in enumerate(samples):
-            left = 170 + column * (_TILE + _MARGIN)
+            left = 200 + column * (_TILE + _MARGIN)
             sheet.paste(_tile(dataset, sample), (left, top))
             others = sum(v == 1 for v in sample.labels.values()) - 1
             said = [sample.view or "", f"+{others}" if others > 0 else ""]

@@ -112,7 +112,7 @@ def schedule_of(preset: str) -> Schedule:
 
 
 @dataclass(frozen=True)
-class _Pictures:
+class Pictures:
     """Prepared images as batches."""
 
     images: Decoded
@@ -152,7 +152,7 @@ def _fine_tune(job: Job) -> ClassPredictions:
                 found = fine_tune(
                     job.model.model.encode_images,
                     modules_of(job.model.model),
-                    _Pictures(job.images),
+                    Pictures(job.images),
                     loaded.y,
                     rows["train"],
                     rows["val"],

@@ -70,6 +70,7 @@ _MODULES = {
     "retrieval": "medbench.run.retrieval",
     "segmentation": "medbench.run.segmentation",
     "report-generation": "medbench.run.reports",
+    "image-generation": "medbench.run.generation",
 }
 
 

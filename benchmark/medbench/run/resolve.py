@@ -27,6 +27,7 @@ _NEEDS: dict[tuple[str, str | None], tuple[tuple[str, ...], ...]] = {
     ("image", "retrieval"): (("encode_images", "encode_texts"),),
     ("image", "segmentation"): (("encode_patches",),),
     ("study", "report-generation"): (("generate_reports",),),
+    ("image", "image-generation"): (("generate_images",),),
 }
 
 

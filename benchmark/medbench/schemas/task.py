@@ -16,7 +16,7 @@ from medbench.errors import UsageError
 
 #: Keys that task files gained after results had been published, and their defaults.
 _LATER: dict[str, Any] = {
-    "match": "", "max_length": None, "min_frequency": 1,
+    "match": "", "per_prompt": 1, "max_length": None, "min_frequency": 1,
     "of": "", "uncertain": "ignore", "missing": "ignore",
     "val": 0, "test": 0, "tested": "test", "views": [], "without": "",
 }  # fmt: skip
@@ -120,6 +120,9 @@ class TaskSpec(_Strict):
         "",
         description="of retrieval: text: an image matches its report and equal ones; class: "
         "reports of its class; label: the text of its class",
+    )
+    per_prompt: int = Field(
+        1, ge=1, le=16, description="of image-generation: images generated for each prompt"
     )
     max_length: int | None = Field(
         None, ge=1, description="of report-generation: words that the R2Gen convention keeps"
