@@ -148,7 +148,8 @@ def show_task(name: Annotated[str, _name("task")], json: Json = False) -> None:
             (
                 "protocols",
                 [
-                    f"{name}: {split.rule}, {split.folds} folds, seed {split.seed} ({split.source})"
+                    f"{name}: {split.rule}{f', {split.folds} folds' if split.folds else ''}, seed "
+                    f"{split.seed} ({split.source})"
                     for name, split in task.protocols.items()
                 ],
             ),
