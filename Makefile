@@ -18,7 +18,7 @@ test: $(STAMP)
 	$(BIN)/ruff check benchmark plugins tasks tests
 	$(BIN)/ruff format --check benchmark plugins tasks tests
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
