@@ -95,3 +95,10 @@ def test_classes_look_as_the_disease_does(whole: list[layout.Picture]) -> None:
             assert 0.15 <= box.y < box.y + box.height <= 0.81
     one_sided = [c for c in chests["pneumonia"] if c.sides["consolidation"] != "both"]
     assert 0.75 <= len(one_sided) / len(chests["pneumonia"]) <= 0.95
+
+
+@pytest.mark.parametrize("limit", [2, 3, 7, 20])
+def test_a_small_phantom_still_has_both_lists(limit: int) -> None:
+    found = layout.pictures(5_600, limit)
+    assert limit - 6 < len(found) <= limit
+    assert {picture.split for picture in found} == {"train", "test"}

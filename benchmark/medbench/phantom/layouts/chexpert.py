@@ -71,7 +71,8 @@ def write(
     table = real_table()
     train, valid = rows(table, count, limit)
     write_table(root / "train.csv", table.header, train)
-    write_table(root / "valid.csv", table.header, valid)
+    if valid:  # a phantom limited to a few images may have none
+        write_table(root / "valid.csv", table.header, valid)
     del table  # hundreds of megabytes
     both = [*train, *valid]
     written = draw_files(

@@ -99,10 +99,15 @@ def pictures(count: int, limit: int | None) -> list[Picture]:
     parts = {"train": _shares(TRAIN, count), "test": dict(TEST)}
     total = sum(sum(part.values()) for part in parts.values())
     if limit is not None and limit < total:
+        # Both lists must hold something, and every class where there is room for it.
         parts = {
-            split: {kind: number * limit // total for kind, number in part.items()}
+            split: {kind: max(1, number * limit // total) for kind, number in part.items()}
             for split, part in parts.items()
         }
+        while sum(sum(part.values()) for part in parts.values()) > max(limit, 2):
+            largest = max(parts.values(), key=lambda part: (sum(part.values()), max(part.values())))
+            kind = max(largest, key=lambda name: largest[name])
+            largest[kind] -= 1
     return [
         picture
         for split, part in parts.items()
