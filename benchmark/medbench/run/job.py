@@ -8,6 +8,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+import numpy as np
+import numpy.typing as npt
+
 from medbench.errors import UsageError
 from medbench.run.load import Loaded, images_key
 from medbench.run.reporter import Reporter
@@ -25,7 +28,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class Job:
-    """What a task type's protocol works on. ``fitted`` is None until the model is trained."""
+    """What a task type's protocol works on. ``fitted`` is None until the model is trained;
+    ``masks`` are the reference masks bool [N, S, S], once segmentation has read them."""
 
     cell: RunSpec
     loaded: Loaded
@@ -33,6 +37,7 @@ class Job:
     store: Store
     reporter: Reporter
     fitted: Fitted | None = None
+    masks: npt.NDArray[np.bool_] | None = None
 
     @property
     def model(self) -> Fitted:

@@ -76,9 +76,11 @@ def baseline(job: Job, name: str) -> MaskPredictions:
 
 
 def reference_masks(job: Job) -> Masks:
-    """bool [N, S, S] of all samples, fitted into a square as the images are."""
+    """bool [N, S, S] of all samples, fitted into a square as the images are; read once."""
     from medbench.data.images import resize
 
+    if job.masks is not None:
+        return job.masks
     reader, size = job.loaded.dataset.reader, SIZE[job.cell.preset]
     if not isinstance(reader, Annotates):
         raise PluginError(
@@ -90,6 +92,7 @@ def reference_masks(job: Job) -> Masks:
         full = reader.mask(sample)
         if full.any():
             masks[row] = resize(full.astype(np.uint8) * 255, size) >= 128
+    job.masks = masks
     return masks
 
 
