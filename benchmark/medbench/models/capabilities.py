@@ -30,7 +30,9 @@ class Stage:
 
     Attributes:
         name: unique within the model.
-        corpus: name of the dataset it trains on.
+        corpus: name of the dataset it trains on: its training part, or all of it where it has no
+            parts. Or "task": the training and validation parts of the task that is run, each
+            sample's ``split`` saying which ("train", "val").
         config: every value that decides the result. JSON types only.
         cls: ``package.module:Class`` whose ``fit`` trains this stage; empty: the model's own.
         needs: names of earlier stages whose checkpoints are loaded first.

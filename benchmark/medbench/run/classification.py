@@ -76,8 +76,11 @@ def tested_features(job: Job) -> Features:
     rows = job.loaded.tested
     everyone = job.embedder()
     if len(rows) < len(job.loaded.samples) and not everyone.kept():
-        return job.embedder(rows.tolist()).features()
-    return everyone.features()[rows]
+        found = job.embedder(rows.tolist()).features()
+    else:
+        found = everyone.features()[rows]
+    job.features = found
+    return found
 
 
 def _linear_probe(job: Job) -> ClassPredictions:
@@ -85,6 +88,7 @@ def _linear_probe(job: Job) -> ClassPredictions:
 
     loaded = job.loaded
     features = job.embedder().features()
+    job.features = features[loaded.tested]
     with job.reporter.stage("linear probe", "probe"):
         probe = linear_probe(
             features,

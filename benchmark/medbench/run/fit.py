@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medbench.data.dataset import OpenDataset
+from medbench.data.samples import Corpus
 from medbench.errors import CellError, MedbenchError, PluginError
 from medbench.models.capabilities import Stage, State
 from medbench.plugins import load_reference
-from medbench.run.load import Loaded, corpus_state, open_corpus
+from medbench.run.load import TASK_CORPUS, Loaded, corpus_state, open_corpus
 from medbench.run.records import weights_sha256
 from medbench.run.reporter import Reporter
 from medbench.run.request import RunSpec
@@ -65,7 +65,7 @@ def fit(cell: RunSpec, loaded: Loaded, store: Store, reporter: Reporter) -> Fitt
         _refuse_unknown(cell, stage, stages)
     # opened, rendered and held against the task before anything is trained
     corpora = {
-        name: open_corpus(cell, name, loaded.dataset, store, reporter)
+        name: open_corpus(cell, name, loaded, store, reporter)
         for name in dict.fromkeys(s.corpus for s in stages if s.weights not in cell.stage_weights)
     }
     for stage in stages:
@@ -73,7 +73,7 @@ def fit(cell: RunSpec, loaded: Loaded, store: Store, reporter: Reporter) -> Fitt
             _take_given(cell, stage, fitted)
             continue
         corpus = corpora[stage.corpus]
-        key = stage_key(cell, stage, fitted.keys)
+        key = stage_key(cell, stage, fitted.keys, loaded)
         state, notes = _checkpoint(cell, stage, key, corpus, fitted, store, reporter)
         with guarded(cell, f"loading stage '{stage.name}'"):
             model.load(stage.name, state)
@@ -82,9 +82,9 @@ def fit(cell: RunSpec, loaded: Loaded, store: Store, reporter: Reporter) -> Fitt
         fitted.pretraining.append(
             {
                 "stage": stage.name,
-                "dataset": stage.corpus,
+                "dataset": corpus.name,
                 "track": corpus.track,
-                "manifest_sha256": corpus.manifest.sha256,
+                "manifest_sha256": corpus.manifest_sha256,
             }
         )
     with guarded(cell, "moving to its device"):
@@ -139,8 +139,15 @@ def stages_of(cell: RunSpec, model: Any, weights: State | None) -> Sequence[Stag
     return list(stages)
 
 
-def stage_key(cell: RunSpec, stage: Stage, keys: Mapping[str, str]) -> dict[str, Any]:
-    """Everything that determines a stage's checkpoint."""
+def stage_key(
+    cell: RunSpec, stage: Stage, keys: Mapping[str, str], loaded: Loaded | None = None
+) -> dict[str, Any]:
+    """Everything that determines a stage's checkpoint; ``loaded`` where it trains on the task."""
+    if stage.corpus == TASK_CORPUS:
+        assert loaded is not None
+        corpus = digest([loaded.manifest.sha256, loaded.dataset.fingerprint, cell.fraction])
+    else:
+        corpus = corpus_state(cell, stage.corpus)
     owner = stage.cls or cell.model.cls
     package = owner.partition(":")[0].partition(".")[0]
     shared = {p: code_sha256(p) for p in ("medbench.models", "medbench.data", "medbench.run")}
@@ -154,7 +161,7 @@ def stage_key(cell: RunSpec, stage: Stage, keys: Mapping[str, str]) -> dict[str,
         "stage": stage.name,
         "config": dict(stage.config),
         "needs": needs if not stage.cls else {n: keys[n] for n in stage.needs},
-        "corpus": [stage.corpus, corpus_state(cell, stage.corpus)],
+        "corpus": [stage.corpus, corpus],
         "seed": cell.seed,
         "precision": cell.precision,
         "device": cell.device.partition(":")[0],
@@ -167,7 +174,7 @@ def _checkpoint(
     cell: RunSpec,
     stage: Stage,
     key: dict[str, Any],
-    corpus: OpenDataset,
+    corpus: Corpus,
     fitted: Fitted,
     store: Store,
     reporter: Reporter,
@@ -200,7 +207,7 @@ def _checkpoint(
                     model.load(need, fitted.states[need])
                 for module in modules_of(model):
                     module.to(run.device)
-                model.fit(stage, corpus.corpus(), run)
+                model.fit(stage, corpus, run)
                 state = {
                     name: tensor.detach().to("cpu").contiguous()
                     for name, tensor in model.state(stage.name).items()
@@ -229,7 +236,7 @@ def given_weights(cell: RunSpec) -> tuple[State | None, str | None]:
 
 
 def _refuse_unknown(cell: RunSpec, stage: Stage, stages: Sequence[Stage]) -> None:
-    if stage.corpus not in cell.corpora:
+    if stage.corpus not in (TASK_CORPUS, *cell.corpora):
         raise PluginError(
             f"Stage '{stage.name}' of model '{cell.model.name}' trains on '{stage.corpus}', which "
             "the model's spec does not name under pretraining."

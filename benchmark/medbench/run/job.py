@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 @dataclass
 class Job:
     """What a task type's protocol works on. ``fitted`` is None until the model is trained;
-    ``masks`` are the reference masks bool [N, S, S], once segmentation has read them."""
+    ``masks`` are the reference masks bool [N, S, S], once segmentation has read them;
+    ``features`` float32 [T, D] of the tested samples, where the predictions come from such."""
 
     cell: RunSpec
     loaded: Loaded
@@ -38,6 +39,7 @@ class Job:
     reporter: Reporter
     fitted: Fitted | None = None
     masks: npt.NDArray[np.bool_] | None = None
+    features: npt.NDArray[np.float32] | None = None
 
     @property
     def model(self) -> Fitted:

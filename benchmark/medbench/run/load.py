@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from medbench.data.audit import cheap, leaks
 from medbench.data.dataset import OpenDataset, open_dataset
 from medbench.data.manifest import Manifest, build_manifest
-from medbench.data.samples import Sample
+from medbench.data.samples import Corpus, Sample
 from medbench.data.splits import (
     TRAIN,
     VAL,
@@ -210,13 +210,34 @@ def _labelled(
     return labelled
 
 
+#: What a stage names to be trained on the training part of the task itself.
+TASK_CORPUS = "task"
+
+
 def open_corpus(
-    cell: RunSpec, name: str, dataset: OpenDataset, store: Store, reporter: Reporter
-) -> OpenDataset:
-    """A training corpus, refused when it holds a patient of the task. Raises DataError."""
-    source = cell.corpora[name]
+    cell: RunSpec, name: str, loaded: Loaded, store: Store, reporter: Reporter
+) -> Corpus:
+    """What a stage trains on. Raises DataError when it holds a patient that is evaluated.
+
+    That is the training part of a dataset (all of it where it has no parts), without the images
+    that the 5x200 tasks evaluate on; or, for `TASK_CORPUS`, the task's own training and validation
+    parts, each sample's ``split`` saying which.
+    """
+    if name == TASK_CORPUS:
+        return _task_corpus(loaded)
+    source, dataset = cell.corpora[name], loaded.dataset
     corpus = opened(source.dataset, data_root(source, cell.preset, store, reporter))
-    shared = shared_patients(dataset.samples, corpus.samples)
+    evaluated: Sequence[Sample] = dataset.samples
+    if corpus.root == dataset.root:
+        # the task divides this very dataset: its training part may be trained on
+        evaluated = [loaded.samples[i] for i in np.flatnonzero(loaded.folds != TRAIN)]
+    left_out = _evaluated_elsewhere(corpus)
+    training = [
+        s
+        for s in corpus.samples
+        if s.split in (None, "", "train") and not (left_out and s.patient in left_out)
+    ]
+    shared = shared_patients(evaluated, training)
     if shared:
         raise DataError(
             f"The training corpus '{name}' ({corpus.root}) shares {len(shared)} patients with task "
@@ -225,7 +246,23 @@ def open_corpus(
             "other people who happen to be numbered alike, put the collection's name before the "
             "numbers in the corpus."
         )
-    return corpus
+    return corpus.corpus(training if len(training) < len(corpus.samples) else None)
+
+
+def _evaluated_elsewhere(corpus: OpenDataset) -> set[str]:
+    """Patients of a collection that the 5x200 tasks evaluate on; a phantom holds none of them."""
+    if corpus.track == "phantom" or corpus.spec.name not in ("mimic-cxr", "chexpert"):
+        return set()
+    from medbench.data.five_by_200 import choose
+
+    found = choose(corpus.samples).values()
+    return {sample.patient for some in found for sample in some if sample.patient}
+
+
+def _task_corpus(loaded: Loaded) -> Corpus:
+    rows = np.flatnonzero(((loaded.folds == TRAIN) & loaded.labelled) | (loaded.folds == VAL))
+    samples = [replace(loaded.samples[i], split=PART[int(loaded.folds[i])]) for i in rows]
+    return loaded.dataset.corpus(samples)
 
 
 def corpus_state(cell: RunSpec, name: str) -> str:

@@ -22,7 +22,7 @@ def describe_plan(plan: Plan, registry: Registry) -> dict[str, Any]:
 
 def _describe(cell: RunSpec, plan: Plan, store: Store) -> dict[str, Any]:
     from medbench.run.fit import construct, given_weights, stage_key, stages_of
-    from medbench.run.load import images_key, load, phantom_key
+    from medbench.run.load import TASK_CORPUS, images_key, load, phantom_key
     from medbench.run.reporter import Reporter
 
     rows: list[dict[str, str]] = []
@@ -56,16 +56,21 @@ def _describe(cell: RunSpec, plan: Plan, store: Store) -> dict[str, Any]:
     weights, sha256 = given_weights(cell)
     stages = stages_of(cell, model, weights)
     for name in dict.fromkeys(s.corpus for s in stages if s.weights not in cell.stage_weights):
-        rendered(cell.corpora[name])
+        if name != TASK_CORPUS:
+            rendered(cell.corpora[name])
     keys = {"weights": str(sha256)} if sha256 else {}
     for stage in stages:
         if stage.weights in cell.stage_weights:
             keys[stage.name] = str(records.weights_sha256(cell.stage_weights[stage.weights]))
             add(stage.title or stage.name, True, "")
             continue
-        key = stage_key(cell, stage, keys)
-        keys[stage.name] = digest(key)
         work = f"{stage.epochs} x {stage.corpus}" if stage.epochs else stage.corpus
+        if loaded is None and stage.corpus == TASK_CORPUS:
+            add(stage.title or f"train {stage.name}", False, work)
+            keys[stage.name] = ""  # not known before the task's data is there
+            continue
+        key = stage_key(cell, stage, keys, loaded)
+        keys[stage.name] = digest(key)
         add(stage.title or f"train {stage.name}", store.has("checkpoints", key), work)
     add("embed, probe and score", done, count)
     return _cell(cell, rows, done)

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from medbench.run.fit import Fitted
 
 RECORD = "record.json"
+FEATURES = "features.npz"  # sample_id [T], features float32 [T, D], y float64 [T, L]
 INPUTS = "inputs.json"  # what the record was made from on this machine; not part of it
 
 
@@ -146,6 +147,7 @@ class Results:
     scored: Scored
     baselines: dict[str, dict[str, Estimate]]
     timing: dict[str, float]
+    features: npt.NDArray[np.float32] | None = None  # [T, D] of the tested samples
 
 
 def write(folder: Path, cell: RunSpec, loaded: Loaded, results: Results) -> Record:
@@ -160,12 +162,22 @@ def write(folder: Path, cell: RunSpec, loaded: Loaded, results: Results) -> Reco
             os.replace(temporary, table)
         finally:
             temporary.unlink(missing_ok=True)
+        _write_features(folder, loaded, results)
     record = assemble(folder.name, cell, loaded, results)
-    trained_on = {corpus["dataset"] for corpus in results.fitted.pretraining}
+    trained_on = {corpus["dataset"] for corpus in results.fitted.pretraining} & set(cell.corpora)
     made_from = {"inputs": inputs(cell, loaded, trained_on), "predictions_file": file_sha256(table)}
     write_atomically(folder / INPUTS, canonical(made_from))
     write_atomically(folder / RECORD, record.model_dump_json(by_alias=True, indent=2) + "\n")
     return record
+
+
+def _write_features(folder: Path, loaded: Loaded, results: Results) -> None:
+    """Features of the tested samples, for pictures of them: ``features.npz``, or none."""
+    (folder / FEATURES).unlink(missing_ok=True)
+    if results.features is None:
+        return
+    ids = np.array([loaded.samples[i].id for i in loaded.tested], str)
+    np.savez(folder / FEATURES, sample_id=ids, features=results.features, y=loaded.y[loaded.tested])
 
 
 def assemble(name: str, cell: RunSpec, loaded: Loaded, results: Results) -> Record:

@@ -134,7 +134,9 @@ class Runner:
         with self.reporter.stage("score", "score"):
             scored = score(predictions, specs)
             beside = baselines(job, specs)
-        results = records.Results(fitted, predictions, scored, beside, self.reporter.timing)
+        results = records.Results(
+            fitted, predictions, scored, beside, self.reporter.timing, job.features
+        )
         return records.write(folder, cell, loaded, results)
 
 
