@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from medbench.data.samples import Corpus
     from medbench.schemas.task import TaskSpec
@@ -38,8 +39,9 @@ class Stage:
         needs: names of earlier stages whose checkpoints are loaded first.
         title: one line for progress and ``--dry-run``.
         epochs: passes over the corpus, for the plan of ``--dry-run``.
-        weights: name of a variant whose weights, given as ``--weights MODEL@VARIANT=PATH``, stand
-            for this stage, which is then not trained.
+        weights: name of a variant, or one of the spec's ``parts``, whose weights, given as
+            ``--weights MODEL@NAME=PATH``, stand for this stage, which is then not trained. At a
+            preset that needs weights it is not trained without them either.
     """
 
     name: str
@@ -177,6 +179,18 @@ class PromptsClasses(Protocol):
 
     def class_prompts(self, task: TaskSpec) -> Sequence[Sequence[str]]:
         """One or more prompts per label, in the task's label order."""
+        ...
+
+
+@runtime_checkable
+class BringsHead(Protocol):
+    """A model whose paper puts a head of its own on the features for classification."""
+
+    def classification_head(self, features: int, labels: int) -> nn.Module:
+        """A freshly drawn module: float [B, ``features``] -> logits float [B, ``labels``].
+
+        Adaptation ``fine-tune`` trains it in place of its linear layer, and with it whatever
+        parameters of the model require a gradient."""
         ...
 
 

@@ -12,7 +12,7 @@ from medbench.phantom.parallel import in_order
 from medbench.phantom.scanner import XRAY_UNITS
 
 #: Preset to side of the images in pixels, and number of images.
-PRESETS = {"tiny": (128, 1_800), "small": (256, 6_000), "paper": (1024, 20_000)}
+PRESETS = {"tiny": (128, 3_400), "small": (256, 6_000), "paper": (1024, 20_000)}
 
 #: Width and height of the frame that both challenges' tables count pixels in.
 FRAME = 1024

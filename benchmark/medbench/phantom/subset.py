@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from medbench.phantom.draws import seed
 
 
-def stratified(dataset: str, strata: Sequence[Hashable]) -> list[int]:
+def stratified(dataset: str, strata: Sequence[Hashable], *, balanced: bool = False) -> list[int]:
     """Rows in an order of which every beginning holds the strata in proportion.
 
     So a preset is a beginning of the next larger one, and a limited phantom of its preset.
@@ -15,6 +15,8 @@ def stratified(dataset: str, strata: Sequence[Hashable]) -> list[int]:
     Args:
         dataset: seeds the order.
         strata: stratum of each row.
+        balanced: every beginning holds equally many rows of each stratum, while these last: a
+            small phantom then has enough of a rare class for a hundredth of its labels.
 
     Returns:
         Every row number once.
@@ -24,7 +26,9 @@ def stratified(dataset: str, strata: Sequence[Hashable]) -> list[int]:
     for row in sorted(range(len(strata)), key=keys.__getitem__):
         members.setdefault(strata[row], []).append(row)
     place = {
-        row: (rank + 0.5) / len(rows) for rows in members.values() for rank, row in enumerate(rows)
+        row: (rank + 0.5) / (1 if balanced else len(rows))
+        for rows in members.values()
+        for rank, row in enumerate(rows)
     }
     return sorted(place, key=lambda row: (place[row], keys[row]))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medbench.data.samples import Corpus
-from medbench.errors import CellError, MedbenchError, PluginError
+from medbench.errors import CellError, MedbenchError, PluginError, WeightsError
 from medbench.models.capabilities import Stage, State
 from medbench.plugins import load_reference
 from medbench.run.load import TASK_CORPUS, Loaded, corpus_state, open_corpus
@@ -63,6 +63,7 @@ def fit(cell: RunSpec, loaded: Loaded, store: Store, reporter: Reporter) -> Fitt
     stages = stages_of(cell, model, weights)
     for stage in stages:
         _refuse_unknown(cell, stage, stages)
+        _refuse_untrainable(cell, stage)
     # opened, rendered and held against the task before anything is trained
     corpora = {
         name: open_corpus(cell, name, loaded, store, reporter)
@@ -247,6 +248,22 @@ def _refuse_unknown(cell: RunSpec, stage: Stage, stages: Sequence[Stage]) -> Non
         raise PluginError(
             f"Stage '{stage.name}' of model '{cell.model.name}' needs {', '.join(missing)}, which "
             "is not an earlier stage."
+        )
+
+
+def _refuse_untrainable(cell: RunSpec, stage: Stage) -> None:
+    """A published part is not trained here at the published size."""
+    scratch = cell.variant is not None and cell.variant.from_scratch
+    if (
+        stage.weights
+        and stage.weights not in cell.stage_weights
+        and cell.preset in cell.model.needs_weights
+        and not scratch
+    ):
+        raise WeightsError(
+            f"{cell.model_id} at preset '{cell.preset}' needs the published weights of its "
+            f"'{stage.weights}' ({stage.title or stage.name}). Name a local file or folder with "
+            f"--weights {cell.model.name}@{stage.weights}=PATH."
         )
 
 

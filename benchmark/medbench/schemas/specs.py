@@ -102,6 +102,8 @@ class ModelSpec:
         presets: preset name to configuration values (dotted keys) laid over the defaults.
         needs_weights: presets that cannot run without ``--weights`` (the published ones).
         variants: see `Variant`.
+        parts: parts of the network that are published apart (a frozen encoder, say) and take
+            weights of their own, ``--weights MODEL@PART=PATH``; see `medbench.Stage.weights`.
         capabilities: methods that ``cls`` implements, of ``CAPABILITIES``.
         adaptation: default way to meet a classification task.
         pretraining: names of datasets that the model trains on.
@@ -120,6 +122,7 @@ class ModelSpec:
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     needs_weights: tuple[str, ...] = ()
     variants: tuple[Variant, ...] = ()
+    parts: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()
     adaptation: Adaptation | None = None
     pretraining: tuple[str, ...] = ()
@@ -139,8 +142,11 @@ class ModelSpec:
         _require_among(owner, "capabilities", self.capabilities, CAPABILITIES)
         if self.adaptation is not None:
             _require_among(owner, "adaptation", (self.adaptation,), ADAPTATIONS)
-        if len({v.name for v in self.variants}) != len(self.variants):
-            raise ValueError(f"{owner}: two variants share a name")
+        names = [*(v.name for v in self.variants), *self.parts]
+        for part in self.parts:
+            _require_name(f"{owner}: part", part)
+        if len(set(names)) != len(names):
+            raise ValueError(f"{owner}: two variants or parts share a name")
         _require_api(owner, self.api)
 
     def variant(self, name: str) -> Variant | None:

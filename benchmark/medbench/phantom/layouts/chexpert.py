@@ -26,9 +26,9 @@ from medbench.phantom.version import RENDERER_VERSION
 DATASET = "chexpert"
 #: Preset to side of the images in pixels (v1.0-small has 390 on the long side), and number of
 #: images in train.csv.
-PRESETS = {"tiny": (128, 1_500), "small": (256, 5_766), "paper": (390, 19_766)}
+PRESETS = {"tiny": (128, 5_400), "small": (256, 9_766), "paper": (390, 19_766)}
 #: Patients with more images are left out, so that a small phantom has many patients.
-MOST_IMAGES = 10
+MOST_IMAGES = 2
 #: As published: 200 patients with 234 images. Every sixth has a lateral image too.
 VALID_PATIENTS, _LATERAL_EVERY = 200, 6
 #: Real patients are 00001 to 64540 in train and follow on in valid and test.
@@ -87,7 +87,8 @@ def write(
         "image_size": size,
         "bytes": written,
         "subset": f"whole patients with at most {MOST_IMAGES} images, none of chexpert-5x200, "
-        "stratified by the rarest of the five competition labels that they are positive for",
+        "equally many for each rarest of the five competition labels that they are positive for, "
+        "and for none: so a hundredth of the labels still has five patients of each",
         "real": ["rows of train.csv: paths, labels, age, sex, views"],
         "drawn": [
             "valid.csv: labels, age, sex and view of each patient are those of a real row without "
@@ -159,8 +160,8 @@ def write_table(path: Path, header: str, some: Sequence[Row]) -> None:
 
 
 def _order(table: RealTable) -> Sequence[str]:
-    """Patients of the phantom in the order of preference: every beginning has the strata in
-    proportion."""
+    """Patients of the phantom in the order of preference: every beginning has equally many of each
+    stratum."""
     held_out = {s.patient for found in choose(table.samples).values() for s in found}
     sizes = Counter(str(sample.patient) for sample in table.samples)
     positive: dict[str, set[str]] = {}
@@ -173,7 +174,7 @@ def _order(table: RealTable) -> Sequence[str]:
     strata = [
         next((name for name in _STRATA if name in positive[patient]), "") for patient in patients
     ]
-    return [patients[number] for number in stratified(DATASET, strata)]
+    return [patients[number] for number in stratified(DATASET, strata, balanced=True)]
 
 
 def _pools(table: RealTable) -> Sequence[Sequence[int]]:
