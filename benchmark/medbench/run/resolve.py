@@ -251,7 +251,10 @@ def _weights(
         name, equals, text = option.partition("=")
         if not equals or not text:
             raise UsageError(f"--weights takes MODEL=PATH, not '{option}'.")
-        spec, _ = _model(name, registry)
+        base, _, part = name.partition("@")
+        spec = registry.model(base)
+        if part not in spec.parts:
+            spec, _ = _model(name, registry)
         if spec.name not in {m.name for m, _ in models}:
             raise UsageError(f"--weights {option}: model '{spec.name}' is not in this run.")
         path = Path(text).expanduser()
