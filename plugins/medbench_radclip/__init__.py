@@ -66,7 +66,7 @@ RADCLIP = ModelSpec(
             from_scratch=True,
         ),
     ),
-    capabilities=("encode_images", "encode_texts", "encode_volumes", "fit"),
+    capabilities=("encode_images", "encode_texts", "encode_volumes", "encode_patches", "fit"),
     adaptation="linear-probe",
     pretraining=("scenes", "image-text-pairs"),
     overlaps=("crystal-clean", "chexpert"),

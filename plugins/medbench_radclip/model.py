@@ -31,6 +31,7 @@ from medbench.models.clip import (
 )
 from medbench.models.contrastive import Recipe, distinct, lookup, seeded, train_contrastive
 from medbench.models.pairs import evenly, texts_of, training_pairs
+from medbench.models.patches import patch_features
 from medbench.schemas.task import TaskSpec
 from medbench_radclip.adapter import MaxPooling, MeanHead, MeanPooling, SlicePooling
 from medbench_radclip.config import RadclipConfig
@@ -272,6 +273,14 @@ class Radclip:
         """
         self._follow(images)
         return image_features(self.clip.eval(), images)
+
+    def encode_patches(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """The same images -> feature maps float32 [B, D, h, h] of the image tower, finest first.
+
+        Those of `medbench.models.patches.patch_features`; the pooling of slices has no part in it.
+        """
+        self._follow(images)
+        return patch_features(self.clip.eval(), images)
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,16 @@ def _shards(index: Path) -> list[Path]:
     return files
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
+def beside(path: Path, files: Sequence[str]) -> list[Path]:
+    """Those of ``files`` that are in the folder ``path``; a single file has nothing beside it."""
+    return [path / name for name in files if (path / name).is_file()] if path.is_dir() else []
+
+
+def read_weights(path: Path, files: Sequence[str] = ()) -> dict[str, torch.Tensor]:
     """Every tensor at ``path``, by key, on the CPU.
+
+    ``files`` are names of small files, such as ``tokenizer.json``, that a model needs besides: of
+    each that is in the folder the bytes are added as uint8 [size] under its name.
 
     Pickles are read with ``weights_only``: one that needs code is refused, never run. A state dict
     inside ``{"state_dict": ...}``, ``{"model_state_dict": ...}`` or ``{"model": ...}`` is taken
@@ -81,6 +89,14 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         except (SafetensorError, OSError) as error:
             raise WeightsError(f"Weights {file} cannot be read: {_line(error)}.") from error
         state.update(_tensors(file, content))
+    for file in beside(path, files):
+        try:
+            content = bytearray(file.read_bytes())
+        except OSError as error:
+            raise WeightsError(f"{file} cannot be read: {_line(error)}.") from error
+        if not content:
+            raise WeightsError(f"{file} is empty. Fetch it again.")
+        state[file.name] = torch.frombuffer(content, dtype=torch.uint8)
     return state
 
 
@@ -137,14 +153,14 @@ def _line(error: BaseException) -> str:
     return text.split(". ")[0][:200].rstrip(".")
 
 
-def sha256(path: Path) -> str:
+def sha256(path: Path, files: Sequence[str] = ()) -> str:
     """Hash of the content of the weight files at ``path`` (names only where there are several).
 
-    So a folder and the one file inside it have one hash.
+    So a folder and the one file inside it have one hash, unless ``files``, as `read_weights` takes
+    them, are there too: then these are part of it.
     """
-    files = weight_files(path)
     digests = []
-    for file in files:
+    for file in [*weight_files(path), *beside(path, files)]:
         with file.open("rb") as stream:
             digests.append((file.name, hashlib.file_digest(stream, "sha256").hexdigest()))
     if len(digests) == 1:

@@ -100,10 +100,10 @@ def _take_given(cell: RunSpec, stage: Stage, fitted: Fitted) -> None:
     from medbench.models import weights
 
     path = cell.stage_weights[stage.weights]
-    state = weights.read_weights(path)
+    state = weights.read_weights(path, cell.model.weight_files)
     with guarded(cell, f"loading {path} as stage '{stage.name}'"):
         fitted.model.load(stage.name, state)
-    fitted.keys[stage.name] = str(weights_sha256(path))
+    fitted.keys[stage.name] = str(weights_sha256(path, cell.model.weight_files))
     fitted.states[stage.name] = state
     sha256 = fitted.keys[stage.name]
     fitted.notes.append(f"stage '{stage.name}' is given, not trained: sha256 {sha256}")
@@ -233,7 +233,8 @@ def given_weights(cell: RunSpec) -> tuple[State | None, str | None]:
         return None, None
     from medbench.models import weights
 
-    return weights.read_weights(cell.weights), weights_sha256(cell.weights)
+    files = cell.model.weight_files
+    return weights.read_weights(cell.weights, files), weights_sha256(cell.weights, files)
 
 
 def _refuse_unknown(cell: RunSpec, stage: Stage, stages: Sequence[Stage]) -> None:

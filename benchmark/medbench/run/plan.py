@@ -61,7 +61,9 @@ def _describe(cell: RunSpec, plan: Plan, store: Store) -> dict[str, Any]:
     keys = {"weights": str(sha256)} if sha256 else {}
     for stage in stages:
         if stage.weights in cell.stage_weights:
-            keys[stage.name] = str(records.weights_sha256(cell.stage_weights[stage.weights]))
+            keys[stage.name] = str(
+                records.weights_sha256(cell.stage_weights[stage.weights], cell.model.weight_files)
+            )
             add(stage.title or stage.name, True, "")
             continue
         work = f"{stage.epochs} x {stage.corpus}" if stage.epochs else stage.corpus

@@ -104,6 +104,8 @@ class ModelSpec:
         variants: see `Variant`.
         parts: parts of the network that are published apart (a frozen encoder, say) and take
             weights of their own, ``--weights MODEL@PART=PATH``; see `medbench.Stage.weights`.
+        weight_files: names of small files beside the weights in a folder (``tokenizer.json``, say)
+            that ``load`` needs, too: they come as uint8 tensors under their names.
         capabilities: methods that ``cls`` implements, of ``CAPABILITIES``.
         adaptation: default way to meet a classification task.
         pretraining: names of datasets that the model trains on.
@@ -123,6 +125,7 @@ class ModelSpec:
     needs_weights: tuple[str, ...] = ()
     variants: tuple[Variant, ...] = ()
     parts: tuple[str, ...] = ()
+    weight_files: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()
     adaptation: Adaptation | None = None
     pretraining: tuple[str, ...] = ()

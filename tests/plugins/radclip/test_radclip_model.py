@@ -257,6 +257,19 @@ def test_encoding() -> None:
         make(toy_config(pooling="mean")).slice_attention(embeddings, mask)
 
 
+@torch.no_grad()
+def test_patches_are_the_image_towers_stages() -> None:
+    images = torch.rand(2, 3, 32, 32)
+    model = make(toy_config())
+    maps = model.encode_patches(images)
+    assert [tuple(m.shape) for m in maps] == [
+        (2, 32, 8, 8), (2, 64, 4, 4), (2, 128, 2, 2), (2, 256, 1, 1)
+    ]  # fmt: skip
+    torch.testing.assert_close(model.clip.visual.attnpool(maps[-1]), model.encode_images(images))
+    vit = make(toy_config(vision_layers=1, vision_width=64, vision_patch=8))
+    assert [tuple(m.shape) for m in vit.encode_patches(images)] == [(2, 64, 4, 4)]
+
+
 def test_prompts() -> None:
     from medbench.schemas.task import load_task
     from medbench_tasks import __file__ as tasks
