@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from medbench.cli.leaderboard import tasks_of
+from medbench.leaderboard.collect import read
+from medbench.plugins import discover
 from program import Medbench
 
 COMMITTED = Path(__file__).parents[2] / "leaderboards"
@@ -63,6 +67,40 @@ def test_tables_hold_baselines_intervals_and_no_sample_ids(copied: Path) -> None
             content = path.read_text(encoding="utf-8")
             assert "P001" not in content, path
             assert "cap001" not in content, path
+
+
+def test_runs_of_arrays_give_pages_and_have_the_hashes_they_state(
+    medbench: Medbench, phantoms: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Masks and embeddings are recognised after their file was written and read again."""
+    medbench.install("able_model")
+    names = ("siim-segmentation", "iu-xray-retrieval")
+    words = ["run", "-m", "able", "-m", "baseline@chance", "--json"]
+    for dataset in ("siim-pneumothorax", "iu-xray"):
+        words += ["--data", f"{dataset}={phantoms(dataset)}"]
+    for name in names:
+        words += ["-t", name]
+    ran = medbench(*words)
+    assert ran.code == 0, ran.err
+    tasks = tasks_of(discover(third_party=False))
+    for record in ran.json["records"]:
+        entry = read(medbench.home / "runs" / record["run_id"] / "record.json", tasks)
+        found = entry.recognised()
+        assert found is not None
+        assert found.sound
+        assert not found.keyed
+    built = medbench("leaderboard", "build", "--root", tmp_path, "--local")
+    assert built.code == 0, built.err
+    index = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert index.count("— (limited)") == 2
+    assert "| baseline" not in index
+    for name in names:
+        page = (tmp_path / f"{name}.md").read_text(encoding="utf-8")
+        assert "| able |" in page
+    assert "baseline@chance" in page
+    refused = medbench("leaderboard", "build", "--root", tmp_path, "--local", "--publish")
+    assert refused.code == 2
+    assert "limited" in refused.err
 
 
 def test_no_records_is_said(medbench: Medbench, tmp_path: Path) -> None:

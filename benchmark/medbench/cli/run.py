@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medbench.cli.backbones import Backbones, choose_backbones
 from medbench.cli.catalogue import Json
 from medbench.cli.output import print_json, print_table
 from medbench.cli.registry import registry
@@ -64,6 +65,7 @@ def run(
             help="Published weights: safetensors, a PyTorch state dict, or a saved folder.",
         ),
     ] = None,
+    backbone: Backbones = None,
     preset: Annotated[
         str,
         typer.Option(
@@ -163,6 +165,7 @@ def run(
     from medbench.run.request import Request
     from medbench.run.resolve import resolve
 
+    choose_backbones(backbone)
     found = registry()
     request = Request(
         models=tuple(model),

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from medbench.cli.backbones import Backbones, choose_backbones
 from medbench.cli.catalogue import Json
 from medbench.cli.output import print_json, print_table
 from medbench.cli.registry import registry
@@ -22,7 +23,8 @@ EXAMPLES = (
     "Examples:\n\n"
     "medbench score predictions.csv --type classification\n\n"
     "medbench score reports.jsonl --type report-generation --json\n\n"
-    "medbench score predictions.parquet --type classification --task covid-ct"
+    "medbench score predictions.parquet --type classification --task covid-ct\n\n"
+    "medbench score images.npz --type image-generation --backbone xrv=densenet.safetensors"
 )
 
 
@@ -41,6 +43,7 @@ def score(
             help="Task they are of: says whether it is multiclass, and which metrics count.",
         ),
     ] = None,
+    backbone: Backbones = None,
     json: Json = False,
 ) -> None:
     from medbench.errors import UsageError
@@ -49,6 +52,7 @@ def score(
     from medbench.evaluation.score import score as measure
     from medbench.schemas.task import load_task
 
+    choose_backbones(backbone)
     found = registry()
     names = [n for n in found.names("metrics") if kind in found.metric(n).task_types]
     multiclass = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,10 @@ GRID: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 #: Taken where a training part is too small to choose on.
 FALLBACK = 1e-2
 INNER_FOLDS = 3
+#: Numbers in the training features from which on a GPU is worth its while (10,000 x 768).
+LARGE = 5_000_000
+#: Largest gradient of the mean loss at which the GPU's solver is done.
+TOLERANCE = 1e-7
 #: A probability below this costs no more: one hopeless sample must not decide the choice.
 FLOOR = 1e-6
 
@@ -56,6 +61,7 @@ def linear_probe(
     multiclass: bool,
     seed: int = 0,
     labelled: npt.NDArray[np.bool_] | None = None,
+    device: str = "cpu",
 ) -> Probe:
     """Probabilities for every tested sample from a probe that saw none of its patient's samples.
 
@@ -74,6 +80,8 @@ def linear_probe(
         multiclass: exactly one 1 per row of y.
         seed: of the inner folds.
         labelled: bool [N], training samples whose labels may be used; all by default.
+        device: where large problems are fitted: on "cuda" or "cuda:N" those of `LARGE` numbers or
+            more are, by another solver of the same problem; everything else is on the CPU.
 
     Raises:
         PluginError: features are not finite or of another shape.
@@ -121,6 +129,7 @@ def linear_probe(
                     outputs,
                     y.shape[1] if multiclass else 2,
                     seed,
+                    device,
                 )
                 found = everyone[~held]
                 if multiclass:
@@ -166,6 +175,7 @@ def _probe(
     outputs: FloatArray,
     k: int,
     seed: int,
+    device: str,
 ) -> tuple[FloatArray, float]:
     """Fit on ``inputs``, the strength chosen on ``judged`` if there is any, else on inner folds.
 
@@ -176,7 +186,7 @@ def _probe(
         constant = np.bincount(classes, minlength=k) / len(classes)
         return np.tile(constant, (len(outputs), 1)), float("nan")
     if len(judged):
-        both = _path(inputs, classes, np.concatenate([judged, outputs]), k, GRID)
+        both = _path(inputs, classes, np.concatenate([judged, outputs]), k, GRID, device)
         best = int(_log_loss(both[:, : len(judged)], truth).argmin())
         return both[best, len(judged) :], GRID[best]
     inner = _deal(classes, owners, seed)
@@ -185,10 +195,10 @@ def _probe(
         losses = np.zeros(len(GRID))
         for fold in range(int(inner.max()) + 1):
             held = inner == fold
-            path = _path(inputs[~held], classes[~held], inputs[held], k, GRID)
+            path = _path(inputs[~held], classes[~held], inputs[held], k, GRID, device)
             losses += _log_loss(path, classes[held])
         strength = GRID[int(losses.argmin())]  # the first of equal ones: the strongest
-    return _path(inputs, classes, outputs, k, (strength,))[0], strength
+    return _path(inputs, classes, outputs, k, (strength,), device)[0], strength
 
 
 def _log_loss(path: FloatArray, classes: Integers) -> FloatArray:
@@ -199,9 +209,16 @@ def _log_loss(path: FloatArray, classes: Integers) -> FloatArray:
 
 
 def _path(
-    inputs: FloatArray, classes: Integers, outputs: FloatArray, k: int, grid: Sequence[float]
+    inputs: FloatArray,
+    classes: Integers,
+    outputs: FloatArray,
+    k: int,
+    grid: Sequence[float],
+    device: str,
 ) -> FloatArray:
     """Probabilities float [len(grid), M, k] along the grid, each fit starting from the last."""
+    if device.startswith("cuda") and inputs.size >= LARGE:
+        return torch_path(inputs, classes, outputs, k, grid, device)
     from sklearn.linear_model import LogisticRegression
 
     found = np.zeros((len(grid), len(outputs), k))
@@ -210,6 +227,72 @@ def _path(
         model.set_params(C=strength)
         model.fit(inputs, classes)
         found[row][:, model.classes_] = model.predict_proba(outputs)
+    return found
+
+
+def torch_path(
+    inputs: FloatArray,
+    classes: Integers,
+    outputs: FloatArray,
+    k: int,
+    grid: Sequence[float],
+    device: str,
+) -> FloatArray:
+    """What scikit-learn's L2-regularised logistic regression gives, fitted by torch on a device.
+
+    The same problem in float64: mean log-loss plus |w|^2 / (2 C n), the bias not regularised;
+    softmax over the classes that occur, or one logit where these are two. L-BFGS with a line
+    search, to a gradient of `TOLERANCE`.
+
+    Args:
+        inputs: float [n, D], standardised.
+        classes: int [n], at least two of them.
+        outputs: float [M, D].
+        k: number of classes; those that do not occur get 0.
+        grid: inverse regularisation strengths, each fit starting from the last.
+        device: torch's name of it.
+
+    Returns:
+        Probabilities float64 [len(grid), M, k].
+    """
+    import torch
+    from torch.nn import functional as F
+
+    seen, places = np.unique(classes, return_inverse=True)
+    columns = 1 if len(seen) == 2 else len(seen)
+    x = torch.from_numpy(inputs).to(device)
+    target = torch.from_numpy(places.reshape(-1)).to(device)
+    asked = torch.from_numpy(np.ascontiguousarray(outputs)).to(device)
+    weight = torch.zeros(x.shape[1], columns, dtype=x.dtype, device=device, requires_grad=True)
+    bias = torch.zeros(columns, dtype=x.dtype, device=device, requires_grad=True)
+    found = np.zeros((len(grid), len(outputs), k))
+    for row, strength in enumerate(grid):
+        solver = torch.optim.LBFGS(
+            [weight, bias],
+            max_iter=1000,
+            tolerance_grad=TOLERANCE,
+            tolerance_change=0.0,
+            history_size=20,
+            line_search_fn="strong_wolfe",
+        )
+
+        def objective(solver: Any = solver, decay: float = 1 / (2 * strength * len(x))) -> Any:
+            solver.zero_grad()
+            logits = x @ weight + bias
+            if columns == 1:
+                loss = F.binary_cross_entropy_with_logits(logits[:, 0], target.to(x.dtype))
+            else:
+                loss = F.cross_entropy(logits, target)
+            loss = loss + decay * weight.square().sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss
+
+        solver.step(objective)  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            logits = asked @ weight + bias
+            if columns == 1:
+                logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+            found[row][:, seen] = torch.softmax(logits, dim=1).cpu().numpy()
     return found
 
 

@@ -1,9 +1,9 @@
 """Feature networks of the image-generation metrics: loaded from a path, never downloaded.
 
 A distance between features means something only for a trained network that is named. So weights
-come from the user, as ``MEDBENCH_BACKBONE="xrv=PATH inception=PATH"``; they are read as data
-(`medbench.models.weights`); a network that was never trained is refused; and the digest of the
-weights is told with the value. Preprocessing is part of a metric's card
+come from the user, as ``--backbone xrv=PATH`` or ``MEDBENCH_BACKBONE="xrv=PATH inception=PATH"``;
+they are read as data (`medbench.models.weights`); a network that was never trained is refused; and
+the digest of the weights is told with the value. Preprocessing is part of a metric's card
 (`medbench.metrics.image_cards.PREPROCESSING`).
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from medbench.errors import WeightsError
+from medbench.errors import UsageError, WeightsError, unknown_name
 from medbench.metrics.values import FloatArray, ImageTable
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ class Network(NamedTuple):
     digest: str
 
 
+#: Paths of this process, by backbone: they go before the environment's.
+_CHOSEN: dict[str, Path] = {}
 _known: WeakKeyDictionary[ImageTable, dict[tuple[str, Path | None], Features]] = WeakKeyDictionary()
 
 
@@ -84,8 +86,8 @@ def table_features(table: ImageTable, backbone: str) -> Features | str:
     path = weights_path(backbone)
     if path is None:
         return (
-            f"the {backbone} backbone has no weights: set {VARIABLE}='{backbone}=PATH' "
-            f"({_HOW[backbone]}), or give its features"
+            f"the {backbone} backbone has no weights: give --backbone {backbone}=PATH or set "
+            f"{VARIABLE}='{backbone}=PATH' ({_HOW[backbone]}), or give its features"
         )
     memo = _known.setdefault(table, {})
     if (backbone, path) not in memo:
@@ -99,8 +101,35 @@ def table_features(table: ImageTable, backbone: str) -> Features | str:
     return memo[backbone, path]
 
 
+def choose(options: Sequence[str]) -> None:
+    """Take the weights of ``--backbone NAME=PATH`` options for this process, in place of earlier
+    ones. Nothing is loaded yet, but what cannot be is refused.
+
+    Raises:
+        UsageError: no ``NAME=PATH``, an unknown backbone, or one named twice with two paths.
+        WeightsError: nothing at the path, or nothing of a known format.
+    """
+    found: dict[str, Path] = {}
+    for option in options:
+        name, equals, text = option.partition("=")
+        if not equals or not text:
+            raise UsageError(f"--backbone takes NAME=PATH, not '{option}'.")
+        if name not in _HOW:
+            raise unknown_name("backbone that takes weights", name, _HOW)
+        from medbench.models.weights import weight_files
+
+        path = Path(text).expanduser()
+        weight_files(path)
+        if found.setdefault(name, path) != path:
+            raise UsageError(f"--backbone gives '{name}' twice: {found[name]} and {path}.")
+    _CHOSEN.clear()
+    _CHOSEN.update(found)
+
+
 def weights_path(backbone: str) -> Path | None:
-    """The path that ``MEDBENCH_BACKBONE`` gives for a backbone, or None."""
+    """The path that `choose` or else ``MEDBENCH_BACKBONE`` gives for a backbone, or None."""
+    if backbone in _CHOSEN:
+        return _CHOSEN[backbone]
     for part in os.environ.get(VARIABLE, "").split():
         name, _, path = part.partition("=")
         if name == backbone and path:

@@ -104,7 +104,7 @@ def _radgraph(predictions: Sequence[str], references: Sequence[str]) -> FloatArr
     )
     with _offline():
         network = _load(
-            "radgraph-f1", "radgraph", "radgraph", fetch,
+            "radgraph-f1", "radgraph", "clinical", fetch,
             lambda package: package.F1RadGraph(
                 reward_level="partial", model_type=RADGRAPH_MODEL
             ),
@@ -120,7 +120,7 @@ def _ratescore(predictions: Sequence[str], references: Sequence[str]) -> FloatAr
     fetch = "from RaTEScore import RaTEScore; RaTEScore(use_gpu=False)"
     with _offline():
         network = _load(
-            "ratescore", "RaTEScore", "ratescore medspacy", fetch,
+            "ratescore", "RaTEScore", "clinical", fetch,
             lambda package: package.RaTEScore(use_gpu=use_gpu),
         )  # fmt: skip
         return np.array(network.compute_score(predictions, references), dtype=np.float64)
@@ -130,7 +130,7 @@ def _green(predictions: Sequence[str], references: Sequence[str]) -> FloatArray:
     fetch = f"from huggingface_hub import snapshot_download; snapshot_download('{GREEN_MODEL}')"
     with _offline():
         network = _load(
-            "green", "green_score", "green-score", fetch,
+            "green", "green_score", "green", fetch,
             lambda package: package.GREEN(GREEN_MODEL, output_dir=_scratch()),
         )  # fmt: skip
         _, _, scores, *_ = network(references, predictions)
@@ -151,7 +151,7 @@ def _chexbert(predictions: Sequence[str], references: Sequence[str]) -> FloatArr
     """float [N, 28]: labels of each prediction, then of its reference."""
     with _offline():
         network = _load(
-            "chexbert-f1", "f1chexbert", "f1chexbert",
+            "chexbert-f1", "f1chexbert", "clinical",
             "from f1chexbert import F1CheXbert; F1CheXbert()",
             lambda package: package.F1CheXbert(),
         )  # fmt: skip
@@ -163,15 +163,16 @@ def _chexbert(predictions: Sequence[str], references: Sequence[str]) -> FloatArr
     return np.concatenate([np.array(side, dtype=np.float64) for side in sides], axis=1)
 
 
-def _load(name: str, module: str, package: str, fetch: str, make: Callable[[Any], Any]) -> Any:
-    """The network of a metric, made once. Raises ClinicalError naming what to do."""
+def _load(name: str, module: str, extra: str, fetch: str, make: Callable[[Any], Any]) -> Any:
+    """The network of a metric, made once; ``extra`` is the optional part of medbench that brings
+    its package. Raises ClinicalError naming what to do."""
     if name not in _LOADED:
         try:
             found = import_module(module)
         except ImportError as error:
             raise ClinicalError(
                 f"needs the package {module}, which cannot be imported ({error}): "
-                f"`pip install {package}`, best in an environment of its own"
+                f"`pip install 'medbench[{extra}]'`, best in an environment of its own"
             ) from error
         try:
             _LOADED[name] = make(found)

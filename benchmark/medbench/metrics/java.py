@@ -66,13 +66,19 @@ def find_java() -> str:
             continue
         # Some systems put a program there that only says where to get Java.
         with suppress(OSError, subprocess.SubprocessError):
-            subprocess.run(
-                [java, "-version"],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                timeout=60, check=True,
-            )  # fmt: skip
+            java_version(java)
             return java
     raise JavaError(_NO_JAVA)
+
+
+def java_version(java: str) -> str:
+    """The first line of what ``java -version`` says. Raises OSError or SubprocessError."""
+    done = subprocess.run(
+        [java, "-version"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        timeout=60, check=True,
+    )  # fmt: skip
+    return done.stdout.decode("utf-8", "replace").strip().partition("\n")[0].strip()
 
 
 def ptb_tokenize(texts: Sequence[str]) -> list[str]:

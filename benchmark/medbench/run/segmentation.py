@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,50 +18,98 @@ from medbench.errors import DataError, PluginError, unknown_name
 from medbench.evaluation.baseline_cards import names
 from medbench.evaluation.mask_predictions import MaskPredictions
 from medbench.run.job import Job
+from medbench.run.stores import code_sha256
 
 if TYPE_CHECKING:
     import torch
 
+    from medbench.evaluation.segmentation import MapsOf, Schedule
+
 Masks = npt.NDArray[np.bool_]
 #: Side of the masks that are compared, whatever size a model sees.
 SIZE = {"tiny": 64, "small": 128, "paper": 224}
+#: Feature maps of all images are kept on disk up to this size in bytes.
+LARGEST = 32 * 2**30
 
 
 def predict(job: Job) -> MaskPredictions:
-    """Masks of the tested images."""
-    import torch
-
-    from medbench.evaluation.segmentation import Schedule, predict_masks, train_decoder
+    """Masks of the tested images; they are kept, since training the decoder is what takes time."""
+    from safetensors.numpy import load_file
 
     loaded, cell = job.loaded, job.cell
     truth = reference_masks(job)
-    features = _patches(job)
-    device = torch.device(cell.device)
-    rows = {
-        name: torch.from_numpy(np.flatnonzero(which))
-        for name, which in (
-            ("train", (loaded.folds == TRAIN) & loaded.labelled),
-            ("val", loaded.folds == VAL),
-            ("test", loaded.folds >= 0),
-        )
-    }
-    if not len(rows["val"]):
+    if not (loaded.folds == VAL).any():
         raise DataError(f"Task '{cell.task.name}' has no validation part to stop training by.")
+    schedule = schedule_of(cell.preset)
+    key = job.embedder().key("patches") | {
+        "what": "masks",
+        "schedule": asdict(schedule),
+        "masks": hashlib.sha256(np.packbits(truth).tobytes()).hexdigest(),
+        "side": truth.shape[-1],
+        "division": loaded.manifest.sha256,
+        "task": [cell.task.sha256, cell.protocol],
+        "fraction": cell.fraction,
+        "decoder": code_sha256("medbench.evaluation"),
+    }
+
+    def build(payload: Path, _: Path) -> None:
+        _train(job, truth, schedule, payload / "masks.safetensors")
+
+    folder, _ = job.store.get("segmented", key, build)
+    kept = load_file(folder / "masks.safetensors")
+    job.model.notes.append(f"decoder: {int(kept['parameters'][0]):,} parameters")
+    shape = (len(loaded.tested), *truth.shape[1:])
+    found = np.unpackbits(kept["masks"], count=int(np.prod(shape))).reshape(shape).astype(bool)
+    return _table(job, truth, found)
+
+
+def schedule_of(preset: str) -> Schedule:
+    """How the decoder is trained at a preset: as published at ``paper``.
+
+    At ``tiny`` and ``small`` maps are small and images few, so a narrower decoder learns from
+    larger batches for fewer epochs (assumed).
+    """
+    from medbench.evaluation.segmentation import Schedule
+
+    if preset == "paper":
+        return Schedule()
+    if preset == "small":
+        return Schedule(width=128, epochs=30, patience=5, batch=32)
+    return Schedule(width=64, epochs=15, patience=3, batch=32)
+
+
+def _train(job: Job, truth: Masks, schedule: Schedule, path: Path) -> None:
+    """Train the decoder, and write the masks of the tested images and its parameters' number."""
+    import torch
+    from safetensors.numpy import save_file
+
+    from medbench.evaluation.segmentation import predict_masks, train_decoder
+
+    loaded, cell, maps = job.loaded, job.cell, _maps(job)
+    device = torch.device(cell.device)
+    autocast = partial(torch.autocast, device.type, torch.bfloat16, cell.precision == "bf16")
     with job.reporter.stage("segmentation decoder", "decoder") as advance:
         decoder, _ = train_decoder(
-            lambda some: [m[some] for m in features],
+            maps,
             torch.from_numpy(truth),
-            rows["train"],
-            rows["val"],
-            truth.shape[-1],
+            torch.from_numpy(np.flatnonzero((loaded.folds == TRAIN) & loaded.labelled)),
+            torch.from_numpy(np.flatnonzero(loaded.folds == VAL)),
             cell.seed,
             device,
-            # small maps of small models: a narrower decoder says as much (assumed)
-            Schedule(width=64, epochs=15, patience=3) if cell.preset == "tiny" else Schedule(),
+            schedule,
+            image=job.images.size,
+            autocast=autocast,
             advance=lambda done, total, **_: advance(done, total),
         )
-    found = predict_masks(decoder, lambda some: [m[some] for m in features], rows["test"], device)
-    return _table(job, truth, found.numpy())
+    tested = torch.from_numpy(loaded.tested)
+    found = predict_masks(decoder, maps, tested, device, autocast=autocast)
+    save_file(
+        {
+            "masks": np.packbits(found.numpy()),
+            "parameters": np.array([sum(p.numel() for p in decoder.parameters())]),
+        },
+        path,
+    )
 
 
 def baseline(job: Job, name: str) -> MaskPredictions:
@@ -96,42 +148,66 @@ def reference_masks(job: Job) -> Masks:
     return masks
 
 
-def _patches(job: Job) -> list[torch.Tensor]:
-    """Feature maps of all samples, finest first, each [N, D, h, h]: kept, and mapped from disk."""
-    from safetensors.torch import load_file, save_file
+def _maps(job: Job) -> MapsOf:
+    """Rows to their feature maps, finest first, float16 at ``paper``, else float32.
+
+    They are written once and mapped from disk, so that memory holds a batch; where those of all
+    images would take more than `LARGEST` bytes, they are encoded anew for each batch.
+    """
+    import torch
+
+    cell, total = job.cell, len(job.images)
+    kind = np.float16 if cell.preset == "paper" else np.float32
+
+    def encoded(rows: torch.Tensor) -> list[torch.Tensor]:
+        return _encode(job, rows.tolist())
 
     def build(payload: Path, _: Path) -> None:
-        save_file(_encode(job), payload / "maps.safetensors")
+        files: list[npt.NDArray[Any]] = []
+        title = f"embed patches of {job.loaded.dataset.spec.name}"
+        with job.reporter.stage(title, "embed") as advance:
+            for start in range(0, total, cell.batch_size):
+                part = range(start, min(start + cell.batch_size, total))
+                for k, found in enumerate(_encode(job, part)):
+                    if not start:
+                        shape, name = (total, *found.shape[1:]), payload / f"map-{k}.npy"
+                        files.append(np.lib.format.open_memmap(name, "w+", kind, shape))
+                    # a feature beyond half precision stays the largest there is
+                    bound = float(np.finfo(kind).max)
+                    files[k][start : part.stop] = found.clamp(-bound, bound).cpu().numpy()
+                advance(part.stop, total)
+        for file in files:
+            file.flush()  # type: ignore[attr-defined]
 
-    folder, _ = job.store.get("features", job.embedder().key("patches"), build)
-    found = load_file(folder / "maps.safetensors")
-    return [found[name] for name in sorted(found)]
+    one = sum(found.numel() for found in _encode(job, range(1)))
+    if one * total * np.dtype(kind).itemsize > LARGEST:
+        job.reporter.say("  feature maps are too many to be kept: encoded for each batch")
+        return encoded
+    key = job.embedder().key("patches") | {"kept": np.dtype(kind).name}
+    folder, _ = job.store.get("features", key, build)
+    mapped = [np.load(path, mmap_mode="r") for path in sorted(folder.glob("map-*.npy"))]
+    return lambda rows: [torch.from_numpy(found[rows.numpy()]) for found in mapped]
 
 
-def _encode(job: Job) -> dict[str, Any]:
+def _encode(job: Job, rows: Sequence[int]) -> list[torch.Tensor]:
+    """``encode_patches`` of some rows, held against its contract: float32 maps on the device."""
     import torch
 
     from medbench.data.images import to_tensor
     from medbench.run.fit import guarded
 
-    cell, total = job.cell, len(job.images)
-    parts: list[list[torch.Tensor]] = []
-    title = f"embed patches of {job.loaded.dataset.spec.name}"
-    with job.reporter.stage(title, "embed") as advance:
-        for start in range(0, total, cell.batch_size):
-            rows = range(start, min(start + cell.batch_size, total))
-            images = to_tensor(np.concatenate([job.images[i] for i in rows])).to(cell.device)
-            with guarded(cell, "encode_patches"), torch.inference_mode():
-                answer = job.model.model.encode_patches(images)
-            maps = [answer] if isinstance(answer, torch.Tensor) else list(answer)
-            for found in maps:
-                _check(job, found, len(rows))
-            parts.append([found.float().cpu() for found in maps])
-            advance(rows.stop, total)
-    return {
-        f"map-{k}": torch.cat([part[k] for part in parts]).contiguous()
-        for k in range(len(parts[0]))
-    }
+    cell = job.cell
+    images = to_tensor(np.concatenate([job.images[i] for i in rows])).to(cell.device)
+    autocast = torch.autocast(
+        cell.device.partition(":")[0], torch.bfloat16, cell.precision == "bf16"
+    )
+    # no inference mode: the decoder trains on these, and it cannot on inference tensors
+    with guarded(cell, "encode_patches"), torch.no_grad(), autocast:
+        answer = job.model.model.encode_patches(images)
+    maps = [answer] if isinstance(answer, torch.Tensor) else list(answer)
+    for found in maps:
+        _check(job, found, len(rows))
+    return [found.float() for found in maps]
 
 
 def _check(job: Job, answer: Any, expected: int) -> None:
