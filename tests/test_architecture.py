@@ -15,7 +15,7 @@ HARNESS = ROOT / "benchmark" / "medbench"
 #: Each package may import those of its own rank or below.
 RANKS = (
     ("cli",),
-    ("leaderboard",),
+    ("leaderboard", "report"),
     ("run",),
     ("evaluation", "builtin"),
     # A layout writer is its reader turned round: they share column names and codings.

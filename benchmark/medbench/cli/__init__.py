@@ -37,6 +37,7 @@ VERBS = {
     "plugins": ("plugins", "Plugins, and what is wrong with those that fail."),
     "data": ("data", "Datasets on disk, and their phantoms."),
     "leaderboard": ("leaderboard", "Leaderboards: tables made from records alone."),
+    "report": ("report", "Show runs as one HTML page: tables, figures, what to know of them."),
     "doctor": ("doctor", "Report what this machine has, with a fix for each problem."),
 }
 

@@ -1,0 +1,127 @@
+"""Small but genuine runs written by hand: predictions, features, and a record scored from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medbench.evaluation.files import AnyPredictions, trivial
+from medbench.evaluation.predictions import ClassPredictions
+from medbench.evaluation.retrieval_predictions import RetrievalPredictions
+from medbench.evaluation.score import baseline_estimates, score
+from medbench.plugins import discover
+from medbench.schemas.record import Record
+from medbench.schemas.task import load_task
+
+MANIFEST = "12" * 32
+METRICS = {
+    "classification": ("auroc", "accuracy"),
+    "retrieval": ("i2t-recall@1", "i2t-median-rank", "t2i-recall@1"),
+}
+
+
+def classes(count: int = 60, skill: float = 1.0, seed: int = 0) -> ClassPredictions:
+    """Three classes; ``skill`` says how far the right one stands out."""
+    rng = np.random.default_rng(seed)
+    truth = np.eye(3)[np.arange(count) % 3]
+    raw = np.exp(skill * truth + rng.normal(size=truth.shape))
+    return ClassPredictions(
+        [f"s{i:03d}" for i in range(count)],
+        [f"p{i // 2:03d}" for i in range(count)],
+        ("normal", "covid-19", "cap"),
+        truth,
+        raw / raw.sum(axis=1, keepdims=True),
+        multiclass=True,
+    )
+
+
+def pairs(count: int = 40, skill: float = 1.0, seed: int = 0) -> RetrievalPredictions:
+    """As many images as texts, row by row."""
+    image, text = np.random.default_rng(seed).normal(size=(2, count, 8)).astype(np.float32)
+    rows = np.arange(count)
+    patients = [f"p{i // 2}" for i in rows]
+    return RetrievalPredictions(
+        image.astype(np.float64), (text + skill * image).astype(np.float64), rows, rows, patients
+    )
+
+
+def write_run(
+    folder: Path,
+    model: str = "toy",
+    *,
+    table: AnyPredictions | None = None,
+    task: str = "covid-ct",
+    track: str = "phantom",
+    fraction: float = 1.0,
+    seed: int = 0,
+    trainable: int = 1000,
+    timing: dict[str, Any] | None = None,
+    flags: tuple[str, ...] = (),
+    features: bool = False,
+    **changes: Any,
+) -> Path:
+    """Write ``folder/<run-id>/`` as a run does; returns it."""
+    registry = discover(third_party=False)
+    spec = load_task(registry.task_file(task))
+    table = table or classes(seed=seed)
+    specs = [registry.metric(name) for name in METRICS[spec.type]]
+    name, _, variant = model.partition("@")
+    safe = "".join(c if c.isalnum() else "." for c in model).strip(".")
+    run_id = f"{safe}_{task}_tiny_s{seed}_{fraction:g}_{track}"
+    test = table.support()
+    content: dict[str, Any] = {
+        "status": "complete",
+        "run_id": run_id,
+        "model": {
+            "name": name,
+            "variant": variant or None,
+            "preset": "tiny",
+            "config": {},
+            "plugin": {"distribution": "medbench", "version": "0.1.0"},
+            "parameters": {"total": 5000, "trainable": trainable},
+            "weights_sha256": None,
+            "pretraining_data": [],
+        },
+        "task": {"name": task, "version": spec.version, "type": spec.type, "sha256": spec.sha256},
+        "data": {
+            "dataset": spec.dataset,
+            "track": track,
+            "manifest_sha256": MANIFEST,
+            "samples": {"train": 0, "val": 0, "test": test},
+            "patients": {"train": 0, "val": 0, "test": len(set(table.patients))},
+        },
+        "protocol": "clean",
+        "adaptation": "linear-probe" if spec.type == "classification" else None,
+        "fraction": fraction,
+        "seed": seed,
+        "precision": "fp32",
+        "metrics": score(table, specs).metrics,
+        "baselines": {k: baseline_estimates(t, specs) for k, t in trivial(table).items()},
+        "counts": {"expected": test, "scored": test, "failed": 0},
+        "timing": timing or {},
+        "environment": {"medbench": "0.1.0", "device": "cpu", "commit": None},
+        "hashes": {"checkpoint": None, "predictions": table.digest(MANIFEST)},
+        "flags": list(flags),
+        "notes": ["a note with <b>markup</b>"],
+    }
+    record = Record.model_validate({**content, **changes})
+    target = folder / run_id
+    target.mkdir(parents=True)
+    suffix = "parquet" if spec.type == "classification" else "npz"
+    table.write(target / f"predictions.{suffix}")
+    text = record.model_dump_json(by_alias=True, indent=2) + "\n"
+    (target / "record.json").write_text(text, encoding="utf-8")
+    if features:
+        assert isinstance(table, ClassPredictions)
+        vectors = (
+            np.random.default_rng(seed).normal(size=(test, 8)) + 3 * table.y.repeat(3, 1)[:, :8]
+        )
+        np.savez(
+            target / "features.npz",
+            sample_id=np.array(table.sample_ids, str),
+            features=vectors.astype(np.float32),
+            y=table.y,
+        )
+    return target
