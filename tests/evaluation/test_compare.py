@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from medbench.errors import DataError, UsageError
 from medbench.evaluation.compare import compare, guess_type, permutation
+from medbench.evaluation.image_predictions import ImagePredictions
 from medbench.evaluation.predictions import ClassPredictions
 from medbench.metrics.cards import AUROC
 from medbench.plugins import Registry, discover
@@ -110,6 +112,63 @@ def test_what_cannot_be_compared_is_refused(registry: Registry, tmp_path: Path) 
         compare(tmp_path / "a.parquet", tmp_path / "d.npz", None, registry)
     with pytest.raises(DataError, match=r"record\.json"):
         compare(tmp_path, tmp_path / "a.parquet", None, registry)
+
+
+def generated(seed: int, real_seed: int = 0) -> ImagePredictions:
+    real = np.random.default_rng(real_seed).normal(size=(40, 4))
+    made = np.random.default_rng(seed).normal(0.2 * seed, 1, (40, 4))
+    owners = [f"p{i // 2}" for i in range(40)]
+    return ImagePredictions(None, None, np.arange(40), {"phantom": (real, made)}, owners)
+
+
+def test_generated_images_are_compared_within_one_network_only(
+    registry: Registry, tmp_path: Path
+) -> None:
+    generated(1).write(tmp_path / "a.npz")
+    generated(9).write(tmp_path / "b.npz")
+    generated(9, real_seed=1).write(tmp_path / "c.npz")
+    found = compare(tmp_path / "a.npz", tmp_path / "b.npz", "kid-phantom", registry)
+    assert found["difference"] < 0
+    assert found["p_value"] < 0.01
+    with pytest.raises(DataError, match="features by another network"):
+        compare(tmp_path / "a.npz", tmp_path / "c.npz", "kid-phantom", registry)
+    with pytest.raises(UsageError, match="not made by resampling"):
+        compare(tmp_path / "a.npz", tmp_path / "b.npz", "fid-phantom", registry)
+
+
+def test_runs_judged_by_unlike_weights_are_refused_by_name(
+    registry: Registry, tmp_path: Path
+) -> None:
+    """The digests in the notes of committed-like records decide, before anything is computed."""
+    records = Path(__file__).parents[2] / "leaderboards" / "records"
+    document = json.loads(min(records.rglob("record.json")).read_text(encoding="utf-8"))
+    for name, weights in (("a", "0123456789ab"), ("b", "0123456789ab"), ("c", "ba9876543210")):
+        (tmp_path / name).mkdir()
+        generated(1 + ord(name) % 2).write(tmp_path / name / "predictions.npz")
+        document["task"]["type"] = "image-generation"
+        document["notes"] = [f"kid-phantom: features by xrv weights {weights}"]
+        (tmp_path / name / "record.json").write_text(json.dumps(document), encoding="utf-8")
+    assert compare(tmp_path / "a", tmp_path / "b", "kid-phantom", registry)["samples"] == 40
+    with pytest.raises(UsageError, match=r"unlike networks.*0123456789ab and ba9876543210"):
+        compare(tmp_path / "a", tmp_path / "c", "kid-phantom", registry)
+
+
+def test_embeddings_are_matched_by_their_order(registry: Registry, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    texts = rng.normal(size=(30, 8))
+    for name, noise in (("a", 0.3), ("b", 3.0)):
+        images = texts + noise * rng.normal(size=texts.shape)
+        np.savez(tmp_path / f"{name}.npz", image=images, text=texts)
+    np.savez(tmp_path / "c.npz", image=texts[:20], text=texts[:20])
+    groups = np.arange(30)[::-1]
+    np.savez(tmp_path / "d.npz", image=texts, text=texts, image_group=groups, text_group=groups % 7)
+    found = compare(tmp_path / "a.npz", tmp_path / "b.npz", None, registry)
+    assert found["metric"] == "i2t-recall@1"
+    assert found["difference"] > 0
+    with pytest.raises(DataError, match="same order"):
+        compare(tmp_path / "a.npz", tmp_path / "c.npz", None, registry)
+    with pytest.raises(DataError, match="disagree on the references"):
+        compare(tmp_path / "a.npz", tmp_path / "d.npz", None, registry)
 
 
 def test_the_type_of_a_file_is_told_by_its_names(tmp_path: Path) -> None:

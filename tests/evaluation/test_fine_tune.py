@@ -21,6 +21,7 @@ from torch import nn
 from medbench.errors import CellError, DataError, PluginError
 from medbench.evaluation.fine_tune import (
     FineTuned,
+    Head,
     Schedule,
     _augment,
     _loss,
@@ -681,3 +682,99 @@ def test_a_killed_fine_tune_goes_on_to_the_same_bits_on_a_gpu(tmp_path: Path) ->
     with pytest.raises(Killed):
         tune("killed", 10)
     assert same(unbroken, tune("killed", 0))
+
+
+class DeepHead(nn.Sequential):
+    """A head with all that a training mode changes."""
+
+    def __init__(self, features: int, labels: int) -> None:
+        super().__init__(
+            nn.Dropout(0.1),
+            nn.Linear(features, 16, bias=False),
+            nn.BatchNorm1d(16),
+            nn.ReLU(),
+            nn.Linear(16, labels),
+        )
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_models_own_head_takes_the_place_of_the_linear_one(frozen: bool) -> None:
+    world = World()
+    asked: list[tuple[int, int]] = []
+
+    def make(features: int, labels: int) -> nn.Module:
+        asked.append((features, labels))
+        return DeepHead(features, labels)
+
+    net = network().requires_grad_(not frozen)
+    plan = Schedule(head_rate=2e-2, backbone_rate=1e-2, batch=16, epochs=10, least_steps=4)
+    found = world.tune(net, plan, make_head=make)
+    assert asked == [(12, 3)]
+    head = 12 * 16 + 2 * 16 + 16 * 3 + 3
+    assert found.trained == head + (0 if frozen else sum(p.numel() for p in net.parameters()))
+    assert "head.own.2.running_mean" in found.weights
+    assert found.weights["head.own.2.running_mean"].any(), "its running statistics are kept"
+    assert min(found.losses) < 0.8 * log_loss_of_prior(world)
+    assert same(found, world.tune(network().requires_grad_(not frozen), plan, make_head=DeepHead))
+    other = world.tune(network().requires_grad_(not frozen), plan, seed=1, make_head=DeepHead)
+    assert not same(found, other)
+
+
+@pytest.mark.parametrize("after", [2, 9])
+def test_a_killed_fine_tune_of_an_own_head_goes_on_to_the_same_bits(
+    tmp_path: Path, after: int
+) -> None:
+    plan = Schedule(head_rate=2e-2, batch=16, epochs=5, least_steps=1)
+
+    def tune(folder: str, advance: Callable[..., None] | None = None) -> FineTuned:
+        net = network().requires_grad_(False)
+        epochs = run_in(tmp_path / folder).epochs
+        return World().tune(net, plan, make_head=DeepHead, epochs=epochs, advance=advance)
+
+    done = 0
+
+    def kill(*_: Any, **__: Any) -> None:
+        nonlocal done
+        done += 1
+        if done == after:
+            raise Killed
+
+    unbroken = tune("unbroken")
+    with pytest.raises(Killed):
+        tune("killed", kill)
+    assert same(unbroken, tune("killed"))
+
+
+def test_a_frozen_model_encodes_each_picture_once() -> None:
+    world = World()
+    net = network().requires_grad_(False)
+    encoded = 0
+
+    def encode(pictures: torch.Tensor) -> torch.Tensor:
+        nonlocal encoded
+        encoded += len(pictures)
+        features: torch.Tensor = net(pictures)
+        return features
+
+    found = world.tune(net, encode=encode)
+    assert encoded == len(world.train) + len(world.val) + len(world.test) == 128
+    assert sorted(np.concatenate(world.images.asked)) == list(range(128))
+    whole = net.eval()(world.images.batch(world.test))
+    head = Head(12, torch.zeros(3))
+    head.load_state_dict(
+        {k.removeprefix("head."): v for k, v in found.weights.items() if k.startswith("head.")}
+    )
+    wanted = torch.sigmoid(head(whole)).detach().double().numpy()
+    assert np.allclose(found.scores, wanted, atol=1e-6), "scores are those of their own rows"
+
+
+def test_a_frozen_model_is_encoded_anew_where_pictures_are_augmented() -> None:
+    world = World()
+    net = network().requires_grad_(False)
+    world.tune(net, Schedule(batch=16, epochs=2, least_steps=1, flip=True))
+    assert sum(len(rows) for rows in world.images.asked) > 128
+
+
+def test_a_head_of_another_width_is_refused() -> None:
+    with pytest.raises(PluginError, match=r"gives \(2, 4\) for 2 vectors of 12 and 3 labels"):
+        World().tune(make_head=lambda features, labels: nn.Linear(features, labels + 1))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from medbench.evaluation.baselines import prior
+from medbench.evaluation.files import AnyPredictions, trivial
+from medbench.evaluation.keyed import hashes
 from medbench.evaluation.predictions import ClassPredictions
 from medbench.evaluation.score import baseline_estimates, score
 from medbench.metrics.cards import CLASSIFICATION
-from medbench.schemas.record import Record
+from medbench.schemas.record import Record, predictions_name
+from medbench.schemas.specs import MetricSpec
 from medbench.schemas.task import TaskSpec
 
 MANIFEST = "12" * 32
@@ -69,7 +73,8 @@ def write_run(
     skill: float = 1.0,
     *,
     spec: TaskSpec | None = None,
-    table: ClassPredictions | None = None,
+    table: AnyPredictions | None = None,
+    metrics: Sequence[MetricSpec] = SPECS,
     adaptation: str = "linear-probe",
     track: str = "phantom",
     flags: tuple[str, ...] = (),
@@ -81,12 +86,15 @@ def write_run(
     spec = spec or task()
     # A model's noise is its own: its name is part of the seed.
     table = table or predictions(skill, seed + 100 * sum(model.encode()))
-    scored = score(table, SPECS)
-    base = ClassPredictions(
-        table.sample_ids, table.patients, table.labels, table.y, prior(table.y), True
-    )
+    scored = score(table, metrics)
+    if isinstance(table, ClassPredictions):
+        base: dict[str, AnyPredictions] = {"prior": ClassPredictions(
+            table.sample_ids, table.patients, table.labels, table.y, prior(table.y), True
+        )}  # fmt: skip
+    else:
+        base = trivial(table)
     name, _, variant = model.partition("@")
-    run_id = f"{model.replace('@', '.')}_covid-ct_tiny_s{seed}_{adaptation}_{track}{tail}"
+    run_id = f"{model.replace('@', '.')}_{spec.name}_tiny_s{seed}_{adaptation}_{track}{tail}"
     content: dict[str, Any] = {
         "schema": "medbench.record/1",
         "status": "complete",
@@ -108,31 +116,31 @@ def write_run(
             "sha256": spec.sha256,
         },
         "data": {
-            "dataset": "covid-ct-md",
+            "dataset": spec.dataset,
             "track": track,
             "manifest_sha256": manifest,
             "renderer": "1" if track == "phantom" else None,
-            "samples": {"train": 72, "val": 0, "test": len(table.sample_ids)},
+            "samples": {"train": 72, "val": 0, "test": table.support()},
             "patients": {"train": 36, "val": 0, "test": len(set(table.patients))},
         },
         "protocol": "clean",
-        "adaptation": adaptation,
+        "adaptation": adaptation or None,
         "fraction": 1.0,
         "seed": seed,
         "precision": "fp32",
         "metrics": scored.metrics,
-        "baselines": {"prior": baseline_estimates(base, SPECS)},
-        "counts": {"expected": len(table.sample_ids), "scored": len(table.sample_ids), "failed": 0},
+        "baselines": {name: baseline_estimates(some, metrics) for name, some in base.items()},
+        "counts": {"expected": table.support(), "scored": table.support(), "failed": 0},
         "timing": {"seconds": 1.0},
         "environment": {"platform": "somewhere"},
-        "hashes": {"checkpoint": None, "predictions": table.digest(manifest)},
+        "hashes": {"checkpoint": None, **hashes(table, manifest)},
         "flags": list(flags),
-        "notes": [],
+        "notes": scored.notes,
     }
     record = Record.model_validate({**content, **changes})
     target = folder / run_id
     target.mkdir(parents=True)
-    table.write(target / "predictions.parquet")
+    table.write(target / predictions_name(spec.type))
     text = record.model_dump_json(by_alias=True, indent=2) + "\n"
     (target / "record.json").write_text(text, encoding="utf-8")
     return target

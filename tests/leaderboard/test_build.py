@@ -258,6 +258,75 @@ def test_a_baseline_run_alone_is_a_row_without_a_rank(tmp_path: Path) -> None:
     assert "prior" not in rows
 
 
+def test_a_baseline_run_alone_stands_in_the_table_of_every_adaptation(tmp_path: Path) -> None:
+    """It has no adaptation of its own."""
+    write_run(tmp_path / "r", "baseline@pixels-32", skill=0.4, adaptation="")
+    write_run(tmp_path / "r", "a")
+    write_run(tmp_path / "r", "a", adaptation="zero-shot")
+    write_run(tmp_path / "r", "a", fraction=0.5, tail="_half")
+    build([tmp_path / "r"], tmp_path / "out", TASKS)
+    rows = [r for r in lines(tmp_path / "out")
+            if r["model"] == "baseline@pixels-32" and r["metric"] == "auroc"]  # fmt: skip
+    assert [(r["adaptation"], r["fraction"], r["kind"], r["rank"]) for r in rows] == [
+        ("linear-probe", "1", "baseline", ""),
+        ("zero-shot", "1", "baseline", ""),
+    ]
+
+
+def test_baselines_without_any_model_have_a_table(tmp_path: Path) -> None:
+    write_run(tmp_path / "r", "baseline@prior", skill=0.0, adaptation="")
+    text = page([tmp_path / "r"], tmp_path / "out")
+    assert "### PHANTOM: as trained, preset tiny" in text
+    assert "| baseline | *baseline@prior* |" in text
+
+
+def test_costs_are_columns_where_records_have_them(tmp_path: Path) -> None:
+    timing = {"fit-a": 3.0, "images_per_second": 1234.5, "peak_memory_mb": 900.0}
+    for seed, seconds in enumerate((80.0, 100.0)):
+        write_run(
+            tmp_path / "r", "new", seed, timing=timing | {"train_seconds": seconds},
+            environment={"device": "cpu", "gpu": None},
+        )  # fmt: skip
+        write_run(tmp_path / "r", "old", seed)
+    text = page([tmp_path / "r"], tmp_path / "out")
+    head = next(line for line in text.splitlines() if line.startswith("| Rank"))
+    assert head.endswith("| Parameters (trainable) | Training | Images/s |")
+    cells = {line.split(" | ")[1]: line.split(" | ")[-3:] for line in text.splitlines()
+             if line.startswith("| ") and line.count(" | ") > 7}  # fmt: skip
+    assert cells["new"] == ["10 (1)", "90 s", "1,230 |"]
+    assert cells["old"] == ["10 (1)", "—", "— |"]
+    assert cells["*prior*"] == ["—", "—", "— |"]
+    assert "measured on cpu, as means over seeds" in text
+    rows = primary(tmp_path / "out")
+    wanted = ("parameters", "trainable_parameters", "train_seconds", "images_per_second")
+    assert [rows["new"][name] for name in wanted] == ["10", "1", "90.000", "1234.500"]
+    assert [rows["old"][name] for name in wanted] == ["10", "1", "", ""]
+
+
+def test_fractions_of_the_labels_stand_side_by_side_without_ranks(tmp_path: Path) -> None:
+    for share, skill in ((1.0, 2.0), (0.1, 0.8), (0.01, 0.2)):
+        write_run(tmp_path / "r", "a", skill=skill, fraction=share, tail=f"_{share}")
+    write_run(tmp_path / "r", "b", skill=0.4, fraction=0.1, tail="_part")
+    write_run(tmp_path / "r", "a", skill=1.0, track="real")
+    text = page([tmp_path / "r"], tmp_path / "out")
+    assert text.count("### By label fraction") == 1
+    table = text.partition("### By label fraction: PHANTOM, linear-probe, preset tiny")[2]
+    rows = [line for line in table.splitlines() if line.startswith("|")]
+    assert rows[0] == "| Model | 1 % | 10 % | all |"
+    stated = {(r["model"], r["fraction"]): r for r in lines(tmp_path / "out")
+              if r["metric"] == "auroc" and r["track"] == "phantom"}  # fmt: skip
+    for row in rows[2:]:
+        name, *cells = row.strip("| ").split(" | ")
+        for share, cell in zip(("0.01", "0.1", "1"), cells, strict=True):
+            found = stated.get((name.strip("*"), share))
+            assert cell.startswith(f"{float(found['value']):.3f} [" if found else "—")
+    assert [row.split(" | ")[0] for row in rows[2:]] == ["| a", "| *prior*", "| b"]
+
+
+def test_one_fraction_gives_no_table_of_fractions(folder: Path, tmp_path: Path) -> None:
+    assert "By label fraction" not in page([folder], tmp_path)
+
+
 def test_rows_are_sorted_by_the_primary_metric(folder: Path, tmp_path: Path) -> None:
     build([folder], tmp_path, TASKS)
     values = [float(row["value"]) for row in lines(tmp_path) if row["metric"] == "auroc"]

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from medbench.metrics.image_generation import pairwise_ms_ssim
+from medbench.metrics.image_diversity import pairwise_ms_ssim
 
 PROMPTS, SIZE, LOOPED = 100, 256, 10
 

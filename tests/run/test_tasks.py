@@ -182,12 +182,54 @@ def test_images_are_judged_beside_real_ones_and_noise(able: Medbench, phantoms: 
     assert "fid-phantom" in record["metrics"]
     assert "ms-ssim-3" in record["metrics"], record["notes"]
     assert any(note.startswith("kid-xrv is absent") for note in record["notes"])
+    assert set(record["baselines"]) == {"real-versus-real", "real", "nearest-prompt", "noise"}
+    assert record["baselines"]["real"]["fid-phantom"]["value"] == pytest.approx(0, abs=1e-6)
+    for metric in ("label-auroc", "alignment-recall@5"):
+        for name in ("real", "nearest-prompt", "noise"):
+            assert 0 <= record["baselines"][name][metric]["value"] <= 1
+    # random blots have nothing to do with their prompts
+    low, high = record["metrics"]["label-auroc"]["ci95"]
+    assert low < 0.6
+    assert high > 0.4
+    assert record["metrics"]["label-auroc"]["per_label"]
+    assert any("different prompts, chance is" in note for note in record["notes"])
     path = able.home / "runs" / record["run_id"] / "predictions.npz"
     with np.load(path, allow_pickle=False) as found:
         assert found["generated"].shape == (4 * len(found["real"]), 64, 64)
         assert np.bincount(found["prompt_id"]).tolist() == [4] * len(found["real"])
+        assert len(found["judge_texts"]) == len(found["real"])
     again = able("score", path, "--type", "image-generation", "--json").json
-    assert again["metrics"]["kid-phantom"] == record["metrics"]["kid-phantom"]
+    for metric in ("kid-phantom", "label-auroc", "alignment-recall@5"):
+        assert again["metrics"][metric] == record["metrics"][metric]
+
+
+def test_generated_images_train_a_classifier_that_real_ones_alone_train_too(
+    able: Medbench, phantoms: Phantoms
+) -> None:
+    data = phantoms("mimic-cxr")
+    tasks = ("-t", "generation-augmentation", "-t", "generation-synthetic-only")
+    ran = able("run", "-m", "able", *tasks, "--data", data, "--json")
+    assert ran.code == 0, ran.err
+    both, alone = ran.json["records"]
+    train = both["data"]["samples"]["train"]
+    assert f"trained on {train} real and {train} generated" in " ".join(both["notes"])
+    assert f"trained on 0 real and {train} generated" in " ".join(alone["notes"])
+    for record in (both, alone):
+        assert record["adaptation"] is None
+        assert set(record["baselines"]) == {"prior", "real-only"}
+        assert 0 < record["metrics"]["auroc"]["value"] < 1
+        assert {"auroc", "auprc", "f1", "ece"} == set(record["metrics"])
+    assert both["baselines"]["real-only"] == alone["baselines"]["real-only"]
+    assert both["metrics"]["auroc"]["value"] != both["baselines"]["real-only"]["auroc"]["value"]
+    # drawn once for both tasks
+    assert len(list((able.home / "generated").glob("[!.]*"))) == 1
+    refused = able("run", "-m", "able", *tasks, "--data", data, "--adaptation", "fine-tune")
+    assert refused.code == 2
+    assert "trains a classifier of its own" in refused.err
+    baseline = able("run", "-m", "baseline@real-only", *tasks[:2], "--data", data, "--json")
+    assert baseline.code == 0, baseline.err
+    (record,) = baseline.json["records"]
+    assert record["metrics"]["auroc"]["value"] == both["baselines"]["real-only"]["auroc"]["value"]
 
 
 def test_baselines_run_alone_on_any_task(able: Medbench, phantoms: Phantoms) -> None:

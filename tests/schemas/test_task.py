@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,44 @@ def test_lines_are_found_in_tables_arrays_and_dotted_keys() -> None:
     assert line_of(text, ["r", 1, "c"]) == 7
     assert line_of(text, ["r", 1, "d", "e"]) == 8
     assert line_of(text, ["t", "missing"]) == 2
+
+
+AUGMENTATION = COVID.parent / "generation-augmentation.toml"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("share = 1.0", "share = 0.0", "synthetic.share"),
+        ("share = 1.0", "share = 4.0", "synthetic.share"),
+        ("share = 1.0", "shares = 1.0", "Did you mean 'share'"),
+        ('unit = "image"', 'unit = "volume"', "for findings of an image"),
+        ('unit = "image"', 'unit = "image"\nadaptations = ["fine-tune"]', r"or \[synthetic\]"),
+        ('type = "classification"', 'type = "image-generation"', "is for classification"),
+    ],
+)
+def test_wrong_tasks_of_generated_images_are_refused(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    text = AUGMENTATION.read_text(encoding="utf-8")
+    assert old in text
+    path = tmp_path / "generation-augmentation.toml"
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(UsageError, match=message):
+        load_task(path)
+
+
+def test_generated_images_change_the_hash_of_a_task_and_no_other() -> None:
+    task = load_task(AUGMENTATION)
+    assert task.synthetic is not None
+    assert task.model_copy(update={"synthetic": None}).sha256 != task.sha256
+    more = task.synthetic.model_copy(update={"share": 2.0})
+    assert task.model_copy(update={"synthetic": more}).sha256 != task.sha256
+    # as it was published
+    assert "synthetic" in type(load_task(COVID)).model_fields
+    records = Path(__file__).parents[2] / "leaderboards" / "records" / "covid-ct"
+    published = {
+        json.loads(path.read_text(encoding="utf-8"))["task"]["sha256"]
+        for path in records.glob("*/record.json")
+    }
+    assert published == {load_task(COVID).sha256}

@@ -12,6 +12,8 @@ BASELINES: dict[str, dict[str, str]] = {
         "nearest-32": "the labels of the training sample nearest in 32 x 32 mean-slice pixels",
         "pixels-32": "logistic regression on the 32 x 32 mean-slice pixels, chosen and tested "
         "exactly as the linear probe of a model",
+        "real-only": "where images are generated to train on: the same classifier, as many "
+        "updates, on the real images alone",
     },
     "segmentation": {
         "all-empty": "no lesion anywhere: every image without a lesion scores 1",
@@ -28,7 +30,11 @@ BASELINES: dict[str, dict[str, str]] = {
     "image-generation": {
         "real-versus-real": "the real test images in two halves, by patient: what a perfect "
         "generator reaches at half the size",
-        "noise": "grey noise with the mean and spread of the training images: the ceiling",
+        "real": "the real test images themselves in the place of generated ones: how much the "
+        "judges of label fidelity and alignment can see at all",
+        "nearest-prompt": "the training image whose report is nearest to the prompt, by cosine of "
+        "TF-IDF of its words: looking up instead of drawing",
+        "noise": "grey noise with the mean and spread of the training images: the worst",
     },
 }
 

@@ -13,18 +13,17 @@ from medbench.errors import DataError, UsageError
 from medbench.evaluation.files import AnyPredictions, read_predictions
 from medbench.evaluation.frames import read_frame
 from medbench.evaluation.mask_predictions import MaskPredictions
+from medbench.evaluation.pairing import Named, common, same_references, select
 from medbench.evaluation.predictions import ClassPredictions
 from medbench.evaluation.report_predictions import ReportPredictions
 from medbench.evaluation.score import evaluate, with_ones
 from medbench.metrics.values import FloatArray
 from medbench.plugins import Registry
-from medbench.schemas.record import Record
+from medbench.schemas.record import Record, predictions_name
 from medbench.schemas.specs import MetricSpec
 from medbench.schemas.task import load_task
 from medbench.statistics.bootstrap import RESAMPLES, SEED, patient_weights
 from medbench.statistics.paired import paired
-
-Sides = ClassPredictions | ReportPredictions | MaskPredictions
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,8 @@ def compare(a: Path, b: Path, metric: str | None, registry: Registry) -> dict[st
         patients, samples, notes.
 
     Raises:
-        UsageError: different types or tasks, no such metric, a metric that cannot be compared.
+        UsageError: different types or tasks, no such metric, a metric that cannot be compared, or
+            was taken in the features of unlike networks.
         DataError: files that cannot be read, no common samples, references that differ.
     """
     multiclass = _multiclass(a, b, registry)
@@ -57,7 +57,7 @@ def compare(a: Path, b: Path, metric: str | None, registry: Registry) -> dict[st
     if first.kind != second.kind:
         raise UsageError(f"{a} is {first.kind} and {b} is {second.kind}: nothing to compare.")
     spec = _metric(first, second, metric, registry)
-    one, two, common = _align(first, second)
+    one, two, shared = _align(first, second)
     owners = list(one.patients)
     weights = with_ones(patient_weights(owners, RESAMPLES, SEED))
     found = []
@@ -74,10 +74,10 @@ def compare(a: Path, b: Path, metric: str | None, registry: Registry) -> dict[st
     left, right = found
     tested = paired(float(left[0]), float(right[0]), left[1:], right[1:])
     notes = []
-    if common < min(first.table.support(), second.table.support()):
-        notes.append(f"only the {common:,} samples that both have are compared")
+    if shared < min(first.table.support(), second.table.support()):
+        notes.append(f"only the {shared:,} samples that both have are compared")
     permuted = None
-    if isinstance(one, Sides) and type(one) is type(two):
+    if isinstance(one, Named) and type(one) is type(two):
         permuted = permutation(spec, one, two, tested.difference)
     return {
         "schema": "medbench.compare/1",
@@ -89,13 +89,13 @@ def compare(a: Path, b: Path, metric: str | None, registry: Registry) -> dict[st
         "p_value": tested.p_value,
         "permutation_p_value": permuted,
         "patients": len(set(owners)),
-        "samples": common,
+        "samples": shared,
         "notes": notes,
     }
 
 
 def permutation(
-    spec: MetricSpec, a: Sides, b: Any, difference: float, permutations: int = RESAMPLES
+    spec: MetricSpec, a: Named, b: Any, difference: float, permutations: int = RESAMPLES
 ) -> float:
     """Two-sided p value of a paired permutation test: patients swap their predictions.
 
@@ -121,7 +121,7 @@ def permutation(
     return (extreme + 1) / (len(drawn) + 1)
 
 
-def _stack(a: Sides, b: Any) -> Any:
+def _stack(a: Named, b: Any) -> Any:
     ids = [*(f"a {i}" for i in a.sample_ids), *(f"b {i}" for i in b.sample_ids)]
     owners = [*a.patients, *b.patients]
     if isinstance(a, ClassPredictions):
@@ -161,9 +161,8 @@ def _open(path: Path, multiclass: bool | None) -> _Result:
         record = Record.model_validate_json(text)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is not the folder of a run: record.json: {error}.") from error
-    files = [path / name for name in ("predictions.parquet", "predictions.npz")]
-    table = next((file for file in files if file.is_file()), None)
-    if table is None:
+    table = path / predictions_name(record.task.type)
+    if not table.is_file():
         raise DataError(f"{path} has a record and no predictions; run the cell again.")
     return _Result(
         path, record.task.type, read_predictions(table, record.task.type, multiclass), record
@@ -245,41 +244,35 @@ def _metric(a: _Result, b: _Result, name: str | None, registry: Registry) -> Met
                 f"{result.path} was scored with another '{name}' (another identity card) than this "
                 "medbench has; values of unlike metrics are not compared. Run or score it again."
             )
+    if a.record and b.record:
+        judges = [record.judge(name) for record in (a.record, b.record)]
+        if judges[0] != judges[1]:
+            raise UsageError(
+                f"{name} of {a.path} and {b.path} are distances in the features of unlike networks "
+                f"(weights {judges[0] or 'not stated'} and {judges[1] or 'not stated'}): they are "
+                "not compared. Run or score one of them again with the other's weights."
+            )
     return spec
 
 
 def _align(a: _Result, b: _Result) -> tuple[AnyPredictions, AnyPredictions, int]:
     """Both tables on their common samples, in one order."""
-    one, two = a.table, b.table
-    if isinstance(one, Sides) and isinstance(two, Sides):
-        places: list[dict[str, int]] = [
-            {name: row for row, name in enumerate(table.sample_ids)} for table in (one, two)
-        ]
-        common = sorted(set(places[0]) & set(places[1]))
-        if not common:
+    names = common(a.table, b.table)
+    if names is None:
+        if isinstance(a.table, Named):
             raise DataError(f"{a.path} and {b.path} have no sample in common.")
-        one, two = (
-            table.take([place[name] for name in common])
-            for table, place in zip((one, two), places, strict=True)
-        )
-        if not _same_references(one, two):
-            raise DataError(
-                f"{a.path} and {b.path} disagree on the references of their common samples."
-            )
-        return one, two, len(common)
-    if list(one.patients) != list(two.patients):
         raise DataError(
             f"{a.path} and {b.path} are not of the same samples in the same order, and arrays of "
             f"{a.kind} carry no ids to match them by."
         )
+    one, two = (select(table, names) for table in (a.table, b.table))
+    if not same_references(one, two):
+        raise DataError(
+            f"{a.path} and {b.path} disagree on the references of their common samples"
+            + (
+                ": other real images, or features by another network."
+                if a.kind == "image-generation"
+                else "."
+            )
+        )
     return one, two, one.support()
-
-
-def _same_references(a: Sides, b: Sides) -> bool:
-    if isinstance(a, ClassPredictions) and isinstance(b, ClassPredictions):
-        return a.labels == b.labels and np.array_equal(a.y, b.y, equal_nan=True)
-    if isinstance(a, ReportPredictions) and isinstance(b, ReportPredictions):
-        return list(a.references) == list(b.references)
-    if isinstance(a, MaskPredictions) and isinstance(b, MaskPredictions):
-        return np.array_equal(a.reference, b.reference)
-    return False

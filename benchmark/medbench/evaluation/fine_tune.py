@@ -2,7 +2,8 @@
 
 The head starts as the prior baseline (no weights, a bias from the frequencies of the labels), then
 head and backbone go at rates of their own. The epoch of lowest loss on the validation part is
-kept. The test part is only predicted, once, with what was kept.
+kept. The test part is only predicted, once, with what was kept. A model whose paper puts another
+head on it brings its own (`medbench.models.capabilities.BringsHead`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ Weights = Mapping[str, torch.Tensor]
 Encode = Callable[[torch.Tensor], torch.Tensor]
 Advance = Callable[..., None]
 Epochs = Callable[..., Iterator[int]]
+MakeHead = Callable[[int, int], nn.Module]  #: width of the features and number of labels
 
 SHOWN = 2048  #: training pictures, at most, from which the head learns the scale of the features
 
@@ -118,23 +120,21 @@ class FineTuned:
     weights: Weights
 
 
-class Head(nn.Module):
-    """A linear layer behind a fixed centring and scaling of the features.
+class Scaled(nn.Module):
+    """A head behind a fixed centring and scaling of the features.
 
-    It is as linear as without them, but one learning rate serves unit vectors and large
-    activations alike. One scale for all features: a feature that is almost constant at first
-    would, divided by its own deviation, explode when the backbone moves.
+    One learning rate then serves unit vectors and large activations alike. One scale for all
+    features: a feature that is almost constant at first would, divided by its own deviation,
+    explode when the backbone moves.
     """
 
     mean: torch.Tensor
     scale: torch.Tensor
 
-    def __init__(self, features: int, bias: torch.Tensor) -> None:
+    def __init__(self, features: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("scale", torch.ones(()))
-        self.weight = nn.Parameter(torch.zeros(len(bias), features))
-        self.bias = nn.Parameter(bias.clone())
 
     def measure(self, features: torch.Tensor) -> None:
         """Centre and scale as these float [N, D] ask for."""
@@ -143,9 +143,35 @@ class Head(nn.Module):
         self.mean.copy_(values.mean(dim=0))
         self.scale.fill_(deviation if deviation > 1e-8 else 1.0)
 
+    def scaled(self, features: torch.Tensor) -> torch.Tensor:
+        """float [B, D] -> float32 [B, D]."""
+        return (features.float() - self.mean) / self.scale
+
+
+class Head(Scaled):
+    """A linear layer; it is as linear as without the centring and scaling."""
+
+    def __init__(self, features: int, bias: torch.Tensor) -> None:
+        super().__init__(features)
+        self.weight = nn.Parameter(torch.zeros(len(bias), features))
+        self.bias = nn.Parameter(bias.clone())
+
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """float [B, D] -> logits float32 [B, L]."""
-        return F.linear((features.float() - self.mean) / self.scale, self.weight, self.bias)
+        return F.linear(self.scaled(features), self.weight, self.bias)
+
+
+class OwnHead(Scaled):
+    """A model's own head."""
+
+    def __init__(self, features: int, own: nn.Module) -> None:
+        super().__init__(features)
+        self.own = own
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """float [B, D] -> logits [B, L]."""
+        logits: torch.Tensor = self.own(self.scaled(features))
+        return logits
 
 
 def fine_tune(
@@ -161,17 +187,19 @@ def fine_tune(
     device: torch.device,
     *,
     schedule: Schedule | None = None,
+    make_head: MakeHead | None = None,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     epochs: Epochs | None = None,
     advance: Advance | None = None,
 ) -> FineTuned:
-    """Train a linear head on ``encode``, and the weights behind it; predict the test rows.
+    """Train a head on ``encode``, and the weights behind it; predict the test rows.
 
     The loss is binary cross-entropy averaged over the labels that are scored, or cross-entropy when
     multiclass; no class is weighted, so that probabilities stay probabilities. A frozen part (a
     module none of whose parameters require a gradient) is kept in evaluation mode, so its
-    running statistics stay. On return ``modules`` are as they were; what was trained is in
-    `FineTuned.weights`. Deterministic on one device and number of threads.
+    running statistics stay. Where all is frozen and pictures are not augmented, each is encoded
+    once. On return ``modules`` are as they were; what was trained is in `FineTuned.weights`.
+    Deterministic on one device and number of threads.
 
     Args:
         encode: float32 [B, 3, H, W] in [0, 1] on ``device`` -> float [B, D], differentiable.
@@ -185,6 +213,7 @@ def fine_tune(
         seed: of the order of samples, of augmentation, and of whatever the model draws.
         device: where.
         schedule: see `Schedule`.
+        make_head: gives the head, freshly drawn; None: `Head`.
         autocast: gives the context in which ``encode`` is called, as `medbench.FitRun.autocast`
             does. The head and the loss stay in float32.
         epochs: called with the number of epochs and things with a ``state_dict``, as
@@ -195,15 +224,18 @@ def fine_tune(
         CellError: a loss, a gradient or a score is not a finite number.
         DataError: parts share rows, or one is empty, or has no label; a label is scored nowhere in
             the training part.
-        PluginError: ``encode`` gives no finite vector per picture, or one without a gradient.
+        PluginError: ``encode`` gives no finite vector per picture, or one without a gradient;
+            the head gives anything but a number per label.
     """
     plan = schedule or Schedule()
     y = np.asarray(y, dtype=np.float64)
     train = _check_parts(y, train, val, test, multiclass)
     with _lent(modules):
         network = _Network(encode, images, device, autocast, plan.batch)
+        if is_frozen(modules) and plan.least_area == 1 and not plan.flip:
+            network = network.encoded_once(np.concatenate([train, val, test]))
         width = network.features(train[:1]).shape[1]
-        network.head = Head(width, _prior(y[train], multiclass)).to(device)
+        network.head = _head(make_head, width, _prior(y[train], multiclass), seed, device)
         trained = _Trained({"head": network.head} | {str(i): m for i, m in enumerate(modules)})
         optimiser = _optimiser(network.head, modules, plan)
         history = _History()
@@ -220,6 +252,7 @@ def fine_tune(
                 batches = [
                     rows for _ in range(passes) for rows in np.array_split(_shuffled(train), parts)
                 ]
+                network.head.train()
                 for module in modules:
                     _set_training(module)
                 for step, (rows, pictures) in enumerate(network.ahead(batches)):
@@ -237,6 +270,7 @@ def fine_tune(
                         )
                     if advance is not None:
                         advance(step + 1, steps, loss=value)
+                network.head.eval()
                 for module in modules:
                     module.eval()
                 judged = network.logits(val)
@@ -292,7 +326,7 @@ def _prior(y: FloatArray, multiclass: bool) -> torch.Tensor:
 class _Network:
     """The model's encoder and the head behind it, fed by row."""
 
-    head: Head
+    head: Scaled
 
     def __init__(
         self,
@@ -315,6 +349,11 @@ class _Network:
             )
         logits: torch.Tensor = self.head(features)
         return logits
+
+    def encoded_once(self, rows: Rows) -> _Network:
+        """The same for those rows alone, on features that are computed here. Raises PluginError."""
+        table = _Features(self.features(rows), rows)
+        return _Network(lambda features: features, table, self.device, nullcontext, self.batch)
 
     def ahead(self, batches: Sequence[Rows]) -> Iterator[tuple[Rows, torch.Tensor]]:
         """Each batch with its pictures on the device; the next one is read in the meantime."""
@@ -360,6 +399,42 @@ class _Network:
                 f"{len(pictures)} pictures; a fine-tune needs one vector per picture."
             )
         return features
+
+
+class _Features:
+    """Features in the place of pictures: float32 [R, D] of some rows."""
+
+    def __init__(self, features: torch.Tensor, rows: Rows) -> None:
+        self._features = features
+        self._places = np.zeros(rows.max() + 1, np.int64)
+        self._places[rows] = np.arange(len(rows))
+
+    def batch(self, indices: Rows, /) -> torch.Tensor:
+        """int64 [B] -> float32 [B, D]."""
+        return self._features[torch.from_numpy(self._places[indices])]
+
+
+def is_frozen(modules: Sequence[nn.Module]) -> bool:
+    """Whether nothing in them is trained, so that a picture's features never change."""
+    return not any(p.requires_grad for module in modules for p in module.parameters())
+
+
+def _head(
+    make: MakeHead | None, width: int, prior: torch.Tensor, seed: int, device: torch.device
+) -> Scaled:
+    """The head, on the device. Raises PluginError."""
+    if make is None:
+        return Head(width, prior).to(device)
+    with _seeded(seed, -1, device):
+        head = OwnHead(width, make(width, len(prior))).to(device)
+    with torch.no_grad():
+        answer = head.eval()(torch.zeros(2, width, device=device))
+    if not (isinstance(answer, torch.Tensor) and answer.shape == (2, len(prior))):
+        raise PluginError(
+            f"The model's classification head gives {tuple(getattr(answer, 'shape', ()))} for 2 "
+            f"vectors of {width} and {len(prior)} labels; it needs one number per label."
+        )
+    return head
 
 
 class _Trained:
@@ -449,7 +524,7 @@ def _set_training(module: nn.Module) -> None:
             part.eval()
 
 
-def _optimiser(head: Head, modules: Sequence[nn.Module], plan: Schedule) -> torch.optim.AdamW:
+def _optimiser(head: nn.Module, modules: Sequence[nn.Module], plan: Schedule) -> torch.optim.AdamW:
     """Group 0 is the head, group 1 the backbone, where there is something to train in it."""
     every = {id(p): p for module in modules for p in module.parameters() if p.requires_grad}
     groups = [{"params": list(head.parameters())}, {"params": list(every.values())}]

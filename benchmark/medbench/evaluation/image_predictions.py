@@ -1,4 +1,9 @@
-"""Generated images beside real ones: the arrays, their file and their hash."""
+"""Generated images beside real ones: the arrays, their file and their hash.
+
+Beside pixels and features a table may hold what was asked for (labels of the samples whose prompts
+were used), what an independent classifier sees in the generated images, and images and prompts in
+an independent space.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,7 @@ import numpy.typing as npt
 
 from medbench.errors import DataError
 from medbench.evaluation.arrays import Array, names, numbers, read_npz, row_content, write_npz
+from medbench.evaluation.finding_arrays import finding_arrays, read_findings
 from medbench.metrics.values import FloatArray
 
 Bytes = npt.NDArray[np.uint8]
@@ -28,9 +34,17 @@ class ImagePredictions:
         prompts: int [G], images of one prompt share a number; None: there is no prompt.
         real_patients: [N] patient of each real image; None: each is its own.
         given: backbone to features of the real [N, D] and the generated images [G, D].
+        label_names: of L findings, in the order of the alphabet.
+        labels: float [G, L], findings of the sample whose prompt an image was generated from:
+            1, 0, or NaN where not scored.
+        real_labels: float [N, L], findings of the real images.
+        scores: float [G, L], what an independent classifier sees in the generated images: finite,
+            any scale; a column of NaN for a finding that it does not know.
+        judge_images: float [G, E], the generated images in an independent space.
+        judge_texts: float [P, E], prompts in that space; ``prompts`` are rows of it.
 
     Raises:
-        DataError: neither pixels nor features, or shapes that differ.
+        DataError: neither pixels nor features, shapes that differ, or values that cannot be.
     """
 
     real: Bytes | None
@@ -38,6 +52,12 @@ class ImagePredictions:
     prompts: npt.NDArray[np.int64] | None = None
     given: Mapping[str, tuple[FloatArray, FloatArray]] = field(default_factory=dict)
     real_patients: Sequence[str] | None = None
+    label_names: tuple[str, ...] = ()
+    labels: FloatArray | None = None
+    real_labels: FloatArray | None = None
+    scores: FloatArray | None = None
+    judge_images: FloatArray | None = None
+    judge_texts: FloatArray | None = None
 
     def __post_init__(self) -> None:
         if self.generated is None and not self.given:
@@ -52,9 +72,63 @@ class ImagePredictions:
             raise DataError(f"Generated images and their features are of {sorted(sizes)} rows.")
         if self.prompts is not None and len(self.prompts) != self.count:
             raise DataError(f"{self.count} generated images have {len(self.prompts)} prompts.")
-
         if self.real_patients is not None and len(self.real_patients) != self.reals:
             raise DataError(f"{self.reals} real images have {len(self.real_patients)} patients.")
+        self._check_findings()
+        self._check_judge()
+
+    def _check_findings(self) -> None:
+        if list(self.label_names) != sorted(set(self.label_names)):
+            raise DataError(
+                f"Findings {', '.join(self.label_names)} are not each once in the alphabet's order."
+            )
+        for what, array, count in (
+            ("labels of the prompts", self.labels, self.count),
+            ("labels of the real images", self.real_labels, self.reals),
+            ("scores", self.scores, self.count),
+        ):
+            expected = (count, len(self.label_names))
+            if array is not None and array.shape != expected:
+                raise DataError(f"The {what} have shape {array.shape}, not {expected}.")
+        for what, array in (("prompts", self.labels), ("real images", self.real_labels)):
+            if array is not None and not np.isin(array[~np.isnan(array)], (0, 1)).all():
+                raise DataError(f"Labels of the {what} are 1, 0, or NaN where not scored.")
+        if self.scores is not None:
+            if self.labels is None:
+                raise DataError("There are scores of findings, and no labels to hold them against.")
+            known = self.scores[:, ~np.isnan(self.scores).all(axis=0)]
+            if not np.isfinite(known).all():
+                raise DataError(
+                    f"{int((~np.isfinite(known)).any(axis=1).sum()):,} of {self.count:,} generated "
+                    "images have a score that is NaN or infinite."
+                )
+
+    def _check_judge(self) -> None:
+        if self.judge_images is None and self.judge_texts is None:
+            return
+        if self.judge_images is None or self.judge_texts is None or self.prompts is None:
+            raise DataError(
+                "An independent space needs the generated images, the prompts, and which image "
+                "was generated from which prompt."
+            )
+        images, texts = self.judge_images, self.judge_texts
+        if images.ndim != 2 or texts.ndim != 2 or images.shape[1] != texts.shape[1]:
+            raise DataError(
+                f"Images and prompts of shapes {images.shape} and {texts.shape} are in no common "
+                "space: [G, E] and [P, E] are expected."
+            )
+        if len(images) != self.count:
+            raise DataError(f"{self.count} generated images have {len(images)} rows in the space.")
+        if not (np.isfinite(images).all() and np.isfinite(texts).all()):
+            raise DataError("The space of images and prompts holds values that are not finite.")
+        empty = np.flatnonzero(~texts.any(axis=1))
+        if len(empty):
+            raise DataError(f"Prompt {empty[0]} has no text: its vector is zero.")
+        if self.prompts.min() < 0 or self.prompts.max() >= len(texts):
+            raise DataError(
+                f"Images are of prompts up to number {int(self.prompts.max())}, and there are "
+                f"{len(texts)} prompts in the space, counted from 0."
+            )
 
     @property
     def count(self) -> int:
@@ -94,9 +168,18 @@ class ImagePredictions:
         rows = [bytes([side])] * count
         if pixels is not None:
             rows = [head + picture.tobytes() for head, picture in zip(rows, pixels, strict=True)]
-        for name in sorted(self.given):
-            some = self.given[name][side]
-            rows = [r + f.astype("<f8").tobytes() for r, f in zip(rows, some, strict=True)]
+        more = [self.given[name][side] for name in sorted(self.given)]
+        if side:
+            more += [self.labels, self.scores, self.judge_images]  # type: ignore[list-item]
+            if self.judge_texts is not None and self.prompts is not None:
+                more.append(self.judge_texts[self.prompts])
+        else:
+            more.append(self.real_labels)  # type: ignore[arg-type]
+        for some in more:
+            if some is not None:
+                # one spelling of NaN, and of zero
+                plain = np.where(np.isnan(some), np.inf, some + 0.0).astype("<f8")
+                rows = [r + f.tobytes() for r, f in zip(rows, plain, strict=True)]
         return rows
 
     def support(self, _: str | None = None) -> int:
@@ -113,7 +196,44 @@ class ImagePredictions:
         )
         for row, prompt in sorted(zip(rows, owner, strict=True)):
             state.update(hashlib.sha256(row).digest() + str(prompt).encode())
+        if self.label_names:
+            state.update("\0".join(self.label_names).encode())
+        if self.judge_texts is not None:
+            for text in sorted(text.astype("<f8").tobytes() for text in self.judge_texts):
+                state.update(text)
         return state.hexdigest()
+
+    def halves(self, seed: int = 0) -> ImagePredictions:
+        """The real images in two halves of whole patients, the second as the generated ones: what
+        no generator can be expected to beat. With half the images, a Frechet distance has about
+        twice the bias of the whole.
+
+        Patients are drawn in a seeded order and each goes to the half with fewer images; the
+        draw depends on their names, not on the order of rows. Pixels, features and labels are
+        kept.
+
+        Raises DataError: fewer than two patients.
+        """
+        owners = self.real_patients or [f"{i:09d}" for i in range(self.reals)]
+        known, at, sizes = np.unique(owners, return_inverse=True, return_counts=True)
+        if len(known) < 2:
+            raise DataError(f"Real images of {len(known)} patient(s) cannot be halved.")
+        held = [0, 0]
+        half = np.empty(len(known), np.int64)
+        for patient in np.random.default_rng(seed).permutation(len(known)):
+            half[patient] = held[1] < held[0]
+            held[half[patient]] += sizes[patient]
+        first, second = (np.flatnonzero(half[at] == side) for side in (0, 1))
+        return ImagePredictions(
+            real=None if self.real is None else self.real[first],
+            generated=None if self.real is None else self.real[second],
+            prompts=_numbered(at[second].tolist()),
+            given={name: (pair[0][first], pair[0][second]) for name, pair in self.given.items()},
+            real_patients=[owners[i] for i in first.tolist()],
+            label_names=self.label_names,
+            labels=None if self.real_labels is None else self.real_labels[second],
+            real_labels=None if self.real_labels is None else self.real_labels[first],
+        )
 
     def write(self, path: Path) -> None:
         """Write ``.npz`` with the arrays of the contract. Only the first backbone's features."""
@@ -129,13 +249,22 @@ class ImagePredictions:
         for name, (real, generated) in list(self.given.items())[:1]:
             arrays |= {"real_features": real, "generated_features": generated}
             arrays["backbone"] = np.array(name)
+        for kind, table in (("label", self.labels), ("real_label", self.real_labels)):
+            arrays |= finding_arrays(kind, self.label_names, table)
+        arrays |= finding_arrays("score", self.label_names, self.scores)
+        if self.judge_images is not None and self.judge_texts is not None:
+            arrays |= {"judge_images": self.judge_images, "judge_texts": self.judge_texts}
         write_npz(path, arrays)
 
     @classmethod
     def read(cls, path: Path) -> ImagePredictions:
         """Read ``.npz``. Raises DataError naming the file and what is wrong."""
         pairs = ("real", "generated"), ("real_features", "generated_features")
-        found = read_npz(path, (), (*pairs[0], *pairs[1], "prompt_id", "backbone", "patient_id"))
+        spaces = ("judge_images", "judge_texts")
+        found = read_npz(
+            path, (), (*pairs[0], *pairs[1], *spaces, "prompt_id", "backbone", "patient_id")
+        )
+        findings, tables = read_findings(path)
         for pair in pairs:
             half = [name for name in pair if name in found]
             if len(half) == 1:
@@ -167,12 +296,28 @@ class ImagePredictions:
         prompts = None
         if "prompt_id" in found:
             ids = names(path, "prompt_id", found["prompt_id"], len(found["prompt_id"]))
-            number = {name: i for i, name in enumerate(dict.fromkeys(ids))}
-            prompts = np.array([number[name] for name in ids], np.int64)
+            prompts = _numbered(ids)
         owners = None
         if "patient_id" in found:
             owners = names(path, "patient_id", found["patient_id"], len(found["patient_id"]))
         try:
-            return cls(found.get("real"), found.get("generated"), prompts, given, owners)
+            return cls(
+                found.get("real"),
+                found.get("generated"),
+                prompts,
+                given,
+                owners,
+                label_names=findings,
+                labels=tables.get("label"),
+                real_labels=tables.get("real_label"),
+                scores=tables.get("score"),
+                **{name: numbers(path, name, found[name], 2) for name in spaces if name in found},
+            )
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
+
+
+def _numbered(names: Sequence[object]) -> npt.NDArray[np.int64]:
+    """A number for each name, from 0 in the order in which they first occur."""
+    number = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    return np.array([number[name] for name in names], np.int64)

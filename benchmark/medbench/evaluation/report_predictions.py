@@ -14,6 +14,8 @@ from medbench.errors import DataError
 from medbench.evaluation.arrays import no_doubles, row_content
 from medbench.evaluation.frames import read_frame, write_frame
 from medbench.evaluation.predictions import sample_key
+from medbench.evaluation.report_attention import NAME as ATTENTION
+from medbench.evaluation.report_attention import Attention
 from medbench.metrics.values import FloatArray
 
 
@@ -28,6 +30,9 @@ class ReportPredictions:
         predictions: [N] texts; an empty one is valid and scores zero.
         vocabulary: words that the R2Gen convention keeps; None where it is not known.
         max_length: words after which the R2Gen convention cuts; None where it is not known.
+        training: `medbench.metrics.report_wording.fingerprint` of each training report; None where
+            they are not known.
+        attention: where the model looked in a few of the studies; None where it does not say.
 
     Raises:
         DataError: lengths that differ, duplicate ids, an empty reference.
@@ -39,6 +44,8 @@ class ReportPredictions:
     predictions: Sequence[str]
     vocabulary: frozenset[str] | None = None
     max_length: int | None = None
+    training: frozenset[bytes] | None = None
+    attention: Attention | None = None
 
     def __post_init__(self) -> None:
         count = len(self.sample_ids)
@@ -90,7 +97,8 @@ class ReportPredictions:
         return state.hexdigest()
 
     def write(self, path: Path) -> None:
-        """Write Parquet with the columns of the contract. Equal tables give equal bytes."""
+        """Write Parquet with the columns of the contract, and beside it ``attention.npz`` where
+        there is attention. Equal tables give equal bytes."""
         columns: dict[str, Any] = {
             "sample_id": list(self.sample_ids),
             "patient_id": list(self.patients),
@@ -98,10 +106,18 @@ class ReportPredictions:
             "prediction": list(self.predictions),
         }
         write_frame(path, columns)
+        beside = path.with_name(ATTENTION)
+        if self.attention is None:
+            beside.unlink(missing_ok=True)  # of an earlier run of the same cell
+        else:
+            self.attention.write(beside)
 
     @classmethod
     def read(cls, path: Path) -> ReportPredictions:
-        """Read Parquet, CSV or JSON lines. Raises DataError naming the file and what is wrong."""
+        """Read Parquet, CSV or JSON lines, and the ``attention.npz`` beside it where there is one.
+
+        Raises DataError naming the file and what is wrong.
+        """
         frame = read_frame(path, text=("reference", "prediction"))
         for column in ("sample_id", "reference", "prediction"):
             if column not in frame.columns:
@@ -122,7 +138,9 @@ class ReportPredictions:
             name: ["" if blank else str(v) for v, blank in zip(c, c.isna(), strict=True)]
             for name, c in ((n, frame[n]) for n in ("reference", "prediction"))
         }
+        beside = path.with_name(ATTENTION)
+        attention = Attention.read(beside) if beside.is_file() else None
         try:
-            return cls(ids, owners, texts["reference"], texts["prediction"])
+            return cls(ids, owners, texts["reference"], texts["prediction"], attention=attention)
         except DataError as error:
             raise DataError(f"{path}: {error}") from error

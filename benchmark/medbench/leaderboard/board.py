@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
+from typing import Any
 
 from medbench.errors import VerificationError
-from medbench.evaluation.predictions import ClassPredictions
+from medbench.evaluation.files import AnyPredictions
 from medbench.leaderboard.collect import Entry, Group
 from medbench.leaderboard.resampling import rank_rows, same_samples, seed_mean_intervals
 from medbench.metrics.cards import card_sha256
+from medbench.schemas.record import Record
 from medbench.schemas.specs import MetricSpec
 from medbench.schemas.task import TaskSpec
 
@@ -36,6 +38,21 @@ class Figure:
         return stdev(self.seeds) if len(self.seeds) > 1 else None
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a row's runs cost; None where their records do not say.
+
+    Attributes:
+        parameters: total and trainable.
+        train_seconds: of all training stages, mean over seeds.
+        images_per_second: of embedding, mean over seeds.
+    """
+
+    parameters: tuple[int, int] | None = None
+    train_seconds: float | None = None
+    images_per_second: float | None = None
+
+
 @dataclass
 class Row:
     """A model (all its seeds) or a baseline."""
@@ -46,8 +63,9 @@ class Row:
     seeds: tuple[int, ...] = ()
     flags: tuple[str, ...] = ()
     rank: int | None = None
-    tables: tuple[ClassPredictions, ...] = ()
-    runs: int = 0
+    baseline: bool = False
+    tables: tuple[AnyPredictions, ...] = ()
+    cost: Cost = Cost()
 
 
 @dataclass
@@ -69,14 +87,17 @@ def make_board(
 ) -> Board:
     """Aggregate, rank and order. ``entries`` hold one per cell, in any order.
 
-    Raises VerificationError where runs were scored by metrics with unlike identity cards.
+    Raises VerificationError where runs were scored by metrics with unlike identity cards, or by
+    distances in the features of unlike networks.
     """
     entries = sorted(entries, key=lambda e: (e.identity, e.record.seed, e.reasons, e.record.run_id))
-    directions = _same_cards(group, entries)
+    directions = _same_cards(entries)
     metrics = tuple(dict.fromkeys((task.primary, *task.metrics, *sorted(directions))))
     metrics = tuple(name for name in metrics if name in directions)
     known = {
-        name: spec for name, spec in specs.items() if _card(entries, name) == card_sha256(spec)
+        name: spec
+        for name, spec in specs.items()
+        if _card(entries, name) == card_sha256(spec) and not _needs_network(spec, entries)
     }
     names = _names(entries)
     models: dict[tuple[str, str], list[Entry]] = {}
@@ -89,13 +110,14 @@ def make_board(
             models.setdefault(entry.identity, []).append(entry)
     ranked: list[Row] = []
     for identity, members in models.items():
-        baseline = members[0].record.model.name == "baseline"
+        baseline = members[0].baseline
         row = _row(names[identity], "baseline" if baseline else "model", members, known)
         (alone if baseline else ranked).append(row)
     notes: list[str] = []
     _rank(ranked, task.primary, known, directions, notes)
     rows = ranked + alone + _baselines(entries, alone, notes)
     _missing(ranked, notes)
+    _measured(entries, notes)
     largest = max(entries, key=lambda e: e.record.data.samples.get("test", 0)).record
     return Board(
         group,
@@ -109,23 +131,42 @@ def make_board(
     )
 
 
-def _same_cards(group: Group, entries: Sequence[Entry]) -> dict[str, bool]:
+def _same_cards(entries: Sequence[Entry]) -> dict[str, bool]:
     """Metric name to direction, after making sure that each name means one thing."""
     cards: dict[str, dict[str, str]] = {}
+    judges: dict[str, dict[str, str]] = {}
     directions: dict[str, bool] = {}
     for entry in entries:
         for name, metric in entry.record.metrics.items():
-            cards.setdefault(name, {}).setdefault(metric.card_sha256, entry.record.run_id)
+            run = entry.record.run_id
+            cards.setdefault(name, {}).setdefault(metric.card_sha256, run)
+            judges.setdefault(name, {}).setdefault(entry.record.judge(name) or "not stated", run)
             directions.setdefault(name, metric.higher_is_better)
-    for name, found in sorted(cards.items()):
-        if len(found) > 1:
-            runs = " and ".join(f"{run} (card {card[:8]})" for card, run in sorted(found.items()))
-            raise VerificationError(
-                f"Metric '{name}' has unlike identity cards in runs that would share a table: "
-                f"{runs}. They are not comparable; score one of them again with the metric of the "
-                "other, or leave it out."
-            )
+    for found, what, how in (
+        (cards, "has unlike identity cards", "card"),
+        (judges, "is a distance in the features of unlike networks", "weights"),
+    ):
+        for name, kinds in sorted(found.items()):
+            if len(kinds) > 1:
+                runs = " and ".join(
+                    f"{run} ({how} {kind if how == 'weights' else kind[:8]})"
+                    for kind, run in sorted(kinds.items())
+                )
+                raise VerificationError(
+                    f"Metric '{name}' {what} in runs that would share a table: {runs}. They are "
+                    "not comparable; score one of them again as the other was, or leave it out."
+                )
     return directions
+
+
+def _needs_network(spec: MetricSpec, entries: Sequence[Entry]) -> bool:
+    """Whether computing a metric again takes a network, which this machine may have or not.
+
+    Distances of features are taken from the features in the predictions where the run gave them.
+    """
+    if not spec.backbone or "image-generation" not in spec.task_types:
+        return bool(spec.backbone)
+    return any(entry.record.judge(spec.name) is not None for entry in entries)
 
 
 def _card(entries: Sequence[Entry], name: str) -> str | None:
@@ -168,9 +209,25 @@ def _row(name: str, kind: str, entries: Sequence[Entry], specs: Mapping[str, Met
         figures,
         seeds=tuple(record.seed for record in records),
         flags=tuple(flags),
+        baseline=entries[0].baseline,
         tables=tuple(tables) if whole else (),
-        runs=len(records),
+        cost=_cost(records),
     )
+
+
+def _cost(records: Sequence[Record]) -> Cost:
+    """Runs of one row differ in their seed only, so they have as many parameters."""
+    counted = records[0].model.parameters
+    return Cost(
+        (counted.total, counted.trainable) if counted.total else None,
+        _mean(record.timing.get("train_seconds") for record in records),
+        _mean(record.timing.get("images_per_second") for record in records),
+    )
+
+
+def _mean(values: Iterable[Any]) -> float | None:
+    known = [float(value) for value in values if isinstance(value, int | float)]
+    return fmean(known) if known else None
 
 
 def _rank(
@@ -193,8 +250,9 @@ def _rank(
         row.rank = rank
     if by_interval:
         notes.append(
-            f"{by_interval} of {tested + by_interval} pairs have no common predictions here and "
-            "are tied while their intervals overlap."
+            f"{by_interval} of {tested + by_interval} pairs have no common predictions here, or "
+            "a metric that cannot be resampled from them, and are tied while their intervals "
+            "overlap."
         )
 
 
@@ -214,7 +272,7 @@ def _baselines(entries: Sequence[Entry], alone: Sequence[Row], notes: list[str])
     for name in sorted(differs):
         notes.append(f"Baseline '{name}' differs between runs; the first one's is shown.")
     return [
-        Row(name, "baseline", figures)
+        Row(name, "baseline", figures, baseline=True)
         for name, figures in sorted(found.items())
         if name not in taken
     ]
@@ -227,6 +285,19 @@ def _missing(rows: Sequence[Row], notes: list[str]) -> None:
         lacking = [str(seed) for seed in seeds if seed not in row.seeds]
         if lacking:
             notes.append(f"Missing: {row.name}, seed {', '.join(lacking)}.")
+
+
+def _measured(entries: Sequence[Entry], notes: list[str]) -> None:
+    """Say on what training and embedding were timed."""
+    timed = [
+        e.record for e in entries if {"train_seconds", "images_per_second"} & {*e.record.timing}
+    ]
+    devices = sorted({str(r.environment.get("gpu") or r.environment.get("device")) for r in timed})
+    if timed:
+        notes.append(
+            f"Training and images/s were measured on {', '.join(devices)}, as means over seeds; "
+            "a stage that models share counts in full for each."
+        )
 
 
 def _order(row: Row, primary: str, directions: Mapping[str, bool]) -> tuple[object, ...]:

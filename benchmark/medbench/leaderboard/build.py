@@ -13,12 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medbench.errors import DataError, MedbenchError, UsageError, VerificationError
+from medbench.evaluation.files import read_predictions
+from medbench.evaluation.keyed import PUBLISHED, recognise
 from medbench.leaderboard.board import Board, make_board
 from medbench.leaderboard.collect import (
-    PREDICTIONS,
     RECORD,
     Entry,
-    Group,
+    by_group,
     find,
     group_of,
     identity_of,
@@ -28,7 +29,7 @@ from medbench.leaderboard.collect import (
 from medbench.leaderboard.render import index_page, task_csv, task_page
 from medbench.leaderboard.verify import verify
 from medbench.metrics.cards import CLASSIFICATION
-from medbench.schemas.record import Record
+from medbench.schemas.record import Record, predictions_name
 from medbench.schemas.specs import MetricSpec
 from medbench.schemas.task import TaskSpec
 
@@ -76,8 +77,8 @@ def check(
     """Everything in ``root`` that does not follow from ``root/records``; empty when all does.
 
     Found: a record that is not valid, of an unknown task or of another task file; predictions
-    that do not have the hash in the record, or hold sample ids; metrics that do not follow from
-    the predictions; tables that differ from what the records give.
+    that do not have the hash in the record, hold sample ids, or must not be published; metrics that
+    do not follow from the predictions; tables that differ from what the records give.
     """
     problems: list[str] = []
     entries: list[Entry] = []
@@ -112,7 +113,8 @@ def publish(run_dir: Path, root: Path) -> Path:
     """Copy a run into ``root/records/<task>/<run-id>/``, sample ids replaced by keys.
 
     On the real track the record alone is copied: predictions carry labels of real patients, whose
-    data use agreements do not allow that. An earlier record of the same cell under another run id
+    data use agreements do not allow that. So it is for generated reports and images on any track
+    (see `medbench.evaluation.keyed`). An earlier record of the same cell under another run id
     is removed. Build the tables afterwards.
 
     Returns:
@@ -144,7 +146,7 @@ def publish(run_dir: Path, root: Path) -> Path:
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
     try:
-        if record.data.track == "phantom" and record.task.type == "classification":
+        if record.data.track == "phantom" and record.task.type in PUBLISHED:
             _publish_predictions(run_dir, record, staged)
         (staged / RECORD).write_bytes(text)
         for other in _same_cell(record, folder.parent):
@@ -157,17 +159,15 @@ def publish(run_dir: Path, root: Path) -> Path:
 
 
 def _publish_predictions(run_dir: Path, record: Record, folder: Path) -> None:
-    from medbench.evaluation.predictions import ClassPredictions
-
-    manifest = record.data.manifest_sha256
-    # The digest does not depend on how labels are decided, so neither does what is published.
-    predictions = ClassPredictions.read(run_dir / PREDICTIONS, multiclass=False)
-    if predictions.digest(manifest) != record.hashes.get("predictions"):
+    name = predictions_name(record.task.type)
+    # The hash does not depend on how labels are decided, so neither does what is published.
+    table = read_predictions(run_dir / name, record.task.type, multiclass=False)
+    found = recognise(table, record.data.manifest_sha256, record.hashes)
+    if not found.sound:
         raise VerificationError(
-            f"{run_dir / PREDICTIONS} does not have the hash in its record. Run it again with "
-            "--fresh."
+            f"{run_dir / name} does not have the hash in its record. Run it again with --fresh."
         )
-    predictions.publish(folder / PREDICTIONS, manifest)
+    found.table.write(folder / name)
 
 
 def _same_cell(record: Record, folder: Path) -> list[Path]:
@@ -208,9 +208,7 @@ def _texts(
     boards: dict[str, list[Board]] = {}
     for name, given in sorted(by_task.items()):
         kept, replaced = latest(given)
-        groups: dict[Group, list[Entry]] = {}
-        for entry in kept:
-            groups.setdefault(entry.group, []).append(entry)
+        groups = by_group(kept)
         boards[name] = [
             make_board(group, groups[group], tasks[name], specs) for group in sorted(groups)
         ]

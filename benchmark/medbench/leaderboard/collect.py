@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from medbench.errors import DataError, unknown_name
-from medbench.evaluation.predictions import ClassPredictions
-from medbench.schemas.record import Record
+from medbench.evaluation.files import AnyPredictions, read_predictions
+from medbench.evaluation.keyed import Recognised, recognise
+from medbench.schemas.record import Record, predictions_name
 from medbench.schemas.task import TaskSpec
 
 RECORD = "record.json"
-PREDICTIONS = "predictions.parquet"
+
+#: The model that stands for the trivial predictors; it has no adaptation.
+BASELINE = "baseline"
 
 #: Flags with which a run is listed, but not ranked.
 UNRANKED = ("limited", "contaminated", "phantom-pretrained", "dirty")
@@ -53,17 +56,29 @@ class Entry:
     @property
     def table(self) -> Path:
         """Where its predictions are, if they are there."""
+        name = predictions_name(self.record.task.type)
         if self.path.name == RECORD:
-            return self.path.with_name(PREDICTIONS)
-        return self.path.with_suffix(".parquet")
+            return self.path.with_name(name)
+        return self.path.with_suffix(Path(name).suffix)
+
+    def recognised(self) -> Recognised | None:
+        """Its predictions, read anew and held against its hashes; None when they are not there."""
+        if not self.table.is_file():
+            return None
+        table = read_predictions(self.table, self.record.task.type, self.task.multiclass)
+        return recognise(table, self.record.data.manifest_sha256, self.record.hashes)
 
     @cached_property
-    def predictions(self) -> ClassPredictions | None:
-        """With keys for ids and sorted by key; None when they are not beside the record."""
-        if self.record.task.type != "classification" or not self.table.is_file():
-            return None
-        found = ClassPredictions.read(self.table, self.task.multiclass)
-        return found.publishable(self.record.data.manifest_sha256)
+    def predictions(self) -> AnyPredictions | None:
+        """With keys for ids and sorted by key, where its type has keys; None when they are not
+        beside the record."""
+        found = self.recognised()
+        return None if found is None else found.table
+
+    @property
+    def baseline(self) -> bool:
+        """Whether it is a trivial predictor that was run alone."""
+        return self.record.model.name == BASELINE
 
     @property
     def group(self) -> Group:
@@ -153,6 +168,24 @@ def read(path: Path, tasks: Mapping[str, TaskSpec]) -> Entry:
     if record.task.name not in tasks:
         raise unknown_name("task", record.task.name, tasks)
     return Entry(record, path, tasks[record.task.name])
+
+
+def by_group(entries: Iterable[Entry]) -> dict[Group, list[Entry]]:
+    """The entries of each ranking. A baseline that was run alone has no adaptation: it stands in
+    every ranking that differs from its own in that alone."""
+    groups: dict[Group, list[Entry]] = {}
+    alone = []
+    for entry in entries:
+        if entry.baseline:
+            alone.append(entry)
+        else:
+            groups.setdefault(entry.group, []).append(entry)
+    ranked = list(groups)
+    for entry in alone:
+        homes = [g for g in ranked if replace(g, adaptation=entry.group.adaptation) == entry.group]
+        for group in homes or [entry.group]:
+            groups.setdefault(group, []).append(entry)
+    return groups
 
 
 def latest(entries: Sequence[Entry]) -> tuple[list[Entry], int]:

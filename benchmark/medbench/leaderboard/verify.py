@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from medbench.errors import MedbenchError
 from medbench.evaluation.baselines import prior
+from medbench.evaluation.files import AnyPredictions, trivial
+from medbench.evaluation.keyed import PUBLISHED
 from medbench.evaluation.predictions import ClassPredictions
 from medbench.evaluation.score import baseline_estimates, score
 from medbench.leaderboard.collect import RECORD, Entry
@@ -27,7 +29,12 @@ def verify(entry: Entry, metrics: Sequence[MetricSpec]) -> list[str]:
         )
     if entry.path.name == RECORD and entry.path.parent.name != record.run_id:
         problems.append(f"its folder is not called '{record.run_id}', its run id")
-    if record.task.type != "classification":
+    if record.task.type not in PUBLISHED:
+        if entry.table.is_file():
+            problems.append(
+                f"predictions of {record.task.type} must not be published, whatever the track: "
+                f"remove {entry.table.name}"
+            )
         return problems
     if not entry.table.is_file():
         if record.data.track == "phantom" and record.status == "complete":
@@ -36,43 +43,59 @@ def verify(entry: Entry, metrics: Sequence[MetricSpec]) -> list[str]:
     if record.data.track == "real":
         problems.append("predictions on real patients must not be published: remove them")
     try:
-        table = ClassPredictions.read(entry.table, task.multiclass)
-        if not table.keyed:
+        found = entry.recognised()
+        assert found is not None
+        if found.sound and not found.keyed:
             problems.append("its predictions hold sample ids: publish them with keys")
-        if table.digest(record.data.manifest_sha256) != record.hashes.get("predictions"):
+        if not found.sound:
             problems.append("its predictions do not have the hash in the record")
-        return problems + _metrics(entry, table, metrics)
+        return problems + _metrics(entry, found.table, metrics)
     except MedbenchError as error:
         return [*problems, str(error)]
 
 
-def _metrics(entry: Entry, table: ClassPredictions, metrics: Sequence[MetricSpec]) -> list[str]:
+def _metrics(entry: Entry, table: AnyPredictions, metrics: Sequence[MetricSpec]) -> list[str]:
     record = entry.record
     problems = []
-    if tuple(table.labels) != entry.task.label_names:
+    if isinstance(table, ClassPredictions) and tuple(table.labels) != entry.task.label_names:
         problems.append(f"its predictions are for the labels {', '.join(table.labels)}")
-    if record.counts.scored != len(table.sample_ids):
+    if record.counts.scored != table.support():
         problems.append(
-            f"it counts {record.counts.scored} scored samples and has {len(table.sample_ids)}"
+            f"it counts {record.counts.scored} scored samples and has {table.support()}"
         )
     installed = {spec.name: spec for spec in metrics}
     usable = []
     for name in sorted({*record.metrics, *entry.task.metrics}):
-        stated = record.metrics.get(name)
+        given = record.metrics.get(name)
         spec = installed.get(name)
         if spec is None:
             problems.append(f"metric '{name}' is not installed and cannot be derived again")
-        elif stated is not None and stated.card_sha256 != card_sha256(spec):
+        elif given is not None and given.card_sha256 != card_sha256(spec):
             problems.append(f"metric '{name}' has an identity card unlike the installed metric's")
         else:
             usable.append(spec)
     derived = score(table, usable).metrics
     for spec in usable:
         problems += _compare(spec.name, record.metrics.get(spec.name), derived.get(spec.name))
-    if "prior" in record.baselines and entry.task.protocols[record.protocol].folds:
-        # The prior over folds follows from the scored labels alone; that of a training part, and
-        # other baselines, need what was not published.
-        labels = ClassPredictions(
+    for baseline, predictions in _derivable(entry, table).items():
+        stated = record.baselines.get(baseline)
+        if stated is None:
+            continue
+        expected = baseline_estimates(predictions, usable)
+        for name in sorted({*expected, *stated} & {spec.name for spec in usable}):
+            problems += _compare(f"{baseline}/{name}", stated.get(name), expected.get(name))
+    return problems
+
+
+def _derivable(entry: Entry, table: AnyPredictions) -> dict[str, AnyPredictions]:
+    """Baselines that follow from the references alone: the empty mask, chance, and the prior over
+    folds. The prior of a training part, and others, need what was not published."""
+    if not isinstance(table, ClassPredictions):
+        return trivial(table)
+    if not entry.task.protocols[entry.record.protocol].folds:
+        return {}
+    return {
+        "prior": ClassPredictions(
             table.sample_ids,
             table.patients,
             table.labels,
@@ -80,11 +103,7 @@ def _metrics(entry: Entry, table: ClassPredictions, metrics: Sequence[MetricSpec
             prior(table.y),
             table.multiclass,
         )
-        expected = baseline_estimates(labels, usable)
-        stated_prior = record.baselines["prior"]
-        for name in sorted({*expected, *stated_prior} & {spec.name for spec in usable}):
-            problems += _compare(f"prior/{name}", stated_prior.get(name), expected.get(name))
-    return problems
+    }
 
 
 def _compare(name: str, stated: Estimate | None, derived: Estimate | None) -> list[str]:

@@ -126,6 +126,12 @@ def choose(options: Sequence[str]) -> None:
     _CHOSEN.update(found)
 
 
+def given() -> dict[str, Path]:
+    """Backbones whose weights the user gave, and where."""
+    found = {name: weights_path(name) for name in _HOW}
+    return {name: path for name, path in found.items() if path is not None}
+
+
 def weights_path(backbone: str) -> Path | None:
     """The path that `choose` or else ``MEDBENCH_BACKBONE`` gives for a backbone, or None."""
     if backbone in _CHOSEN:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from medbench.schemas.specs import MetricSpec
 
 _TYPES = ("image-generation",)
-_MODULE = "medbench.metrics.image_generation"
+_MODULE = "medbench.metrics"
 
 #: Backbone to the network and the layer its features are taken from.
 BACKBONES: dict[str, str] = {
@@ -32,7 +32,7 @@ PREPROCESSING: dict[str, str] = {
 def _fid(backbone: str) -> MetricSpec:
     return MetricSpec(
         name=f"fid-{backbone}",
-        function=f"{_MODULE}:fid_{backbone.replace('-', '_')}",
+        function=f"{_MODULE}.image_frechet:fid_{backbone.replace('-', '_')}",
         task_types=_TYPES,
         definition=(
             "squared Frechet distance between the Gaussians fitted to the features of real and of "
@@ -56,7 +56,7 @@ def _fid(backbone: str) -> MetricSpec:
 def _kid(backbone: str) -> MetricSpec:
     return MetricSpec(
         name=f"kid-{backbone}",
-        function=f"{_MODULE}:kid_{backbone.replace('-', '_')}",
+        function=f"{_MODULE}.image_kernel:kid_{backbone.replace('-', '_')}",
         task_types=_TYPES,
         definition=(
             "squared maximum mean discrepancy between the features of real and of generated "
@@ -66,7 +66,9 @@ def _kid(backbone: str) -> MetricSpec:
         higher_is_better=False,
         aggregation=(
             "mean over pairs of images; interval: percentiles over resamples of whole patients "
-            "and prompts, in which copies of one patient or prompt are never paired with each other"
+            "and prompts, in which copies of one patient or prompt are never paired with each "
+            "other; per finding: real images with it against images generated from prompts of "
+            "samples with it, 20 of each at least"
         ),
         unit="squared discrepancy",
         normalisation=PREPROCESSING[backbone],
@@ -78,7 +80,7 @@ def _kid(backbone: str) -> MetricSpec:
 def _ms_ssim(name: str, scales: str, size: str) -> MetricSpec:
     return MetricSpec(
         name=name,
-        function=f"{_MODULE}:{name.replace('-', '_')}",
+        function=f"{_MODULE}.image_diversity:{name.replace('-', '_')}",
         task_types=_TYPES,
         definition=(
             "how alike images of one prompt are: multi-scale structural similarity of two "
@@ -113,5 +115,57 @@ MS_SSIM_3 = _ms_ssim(
     "images of 44 px to 175 px",
 )
 
+LABEL_AUROC = MetricSpec(
+    name="label-auroc",
+    function=f"{_MODULE}.image_fidelity:label_auroc",
+    task_types=_TYPES,
+    definition=(
+        "label fidelity: area under the receiver operating characteristic of an independent "
+        "classifier's scores of the generated images, against the labels of the samples whose "
+        "prompts they were generated from; the classifier is torchxrayvision's with the user's "
+        "weights, on phantoms one trained on the training split, or whatever gave the scores of "
+        "the file; .5 for images that ignore their prompts"
+    ),
+    higher_is_better=True,
+    aggregation=(
+        "unweighted mean over labels with both classes; interval: percentiles over resamples of "
+        "whole prompts"
+    ),
+    normalisation="of the classifier",
+    reference="scikit-learn roc_auc_score(average='macro')",
+)
+
+
+def _alignment(k: int) -> MetricSpec:
+    return MetricSpec(
+        name=f"alignment-recall@{k}",
+        function=f"{_MODULE}.image_alignment:alignment_recall_{k}",
+        task_types=_TYPES,
+        definition=(
+            f"text-image alignment: whether an image's own prompt is among the {k} nearest of the "
+            "tested prompts, by cosine in the space of an independent judge; equal prompts count "
+            "as one, candidates of equal cosine by expectation; on phantoms the judge is trained "
+            "on the training split, else its features are those of the file; falls with the "
+            "number of prompts"
+        ),
+        higher_is_better=True,
+        aggregation=(
+            "mean over generated images; interval: percentiles over resamples of whole prompts, "
+            "the candidates held fixed"
+        ),
+        normalisation="of the judge",
+        reference="torchmetrics RetrievalHitRate(top_k)",
+    )
+
+
+ALIGNMENT: tuple[MetricSpec, ...] = tuple(_alignment(k) for k in (1, 5, 10))
+
 #: Every image-generation metric.
-IMAGE_GENERATION: tuple[MetricSpec, ...] = (*FID, *KID, MS_SSIM, MS_SSIM_3)
+IMAGE_GENERATION: tuple[MetricSpec, ...] = (
+    *FID,
+    *KID,
+    MS_SSIM,
+    MS_SSIM_3,
+    LABEL_AUROC,
+    *ALIGNMENT,
+)

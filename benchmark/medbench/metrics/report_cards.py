@@ -137,6 +137,62 @@ FINDINGS = (
     ),
 )
 
+_WORDS = (
+    "words of the R2Gen convention: lower-cased, punctuation but hyphens and list numbers dropped; "
+    "full stops are no words here"
+)
+
+
+def _wording(
+    name: str, definition: str, better: bool, aggregation: str, unit: str = "fraction"
+) -> MetricSpec:
+    return MetricSpec(
+        name=name,
+        function=f"medbench.metrics.report_wording:{name.replace('-', '_')}",
+        task_types=_TYPES,
+        definition=definition,
+        higher_is_better=better,
+        aggregation=f"{aggregation}; {_BOOTSTRAP}",
+        unit=unit,
+        normalisation=_WORDS,
+        reference="medbench.metrics.report_wording; compare distinct-n of Li et al. 2016",
+    )
+
+
+#: How long, how varied, how much copied: statistics to read beside the others.
+WORDING = (
+    _wording(
+        "report-length",
+        "mean words of a prediction; a statistic, not a quality: longer is not better. That of the "
+        "references is report-length / length-ratio",
+        True,
+        "mean over reports",
+        "words",
+    ),
+    _wording(
+        "length-ratio",
+        "words of all predictions / words of all references; 1 is as long as the references, and "
+        "more is not better",
+        True,
+        "words are summed over reports before division",
+        "ratio",
+    ),
+    _wording(
+        "distinct-reports",
+        "different predictions / predictions; reports of equal words are equal. One report for "
+        "everybody gives 1 / predictions",
+        True,
+        "each of m equal predictions counts 1 / m, mean over reports; m is that of the whole table "
+        "in every resample",
+    ),
+    _wording(
+        "copied-reports",
+        "share of the predictions whose words are exactly those of a training report",
+        False,
+        "mean over reports",
+    ),
+)
+
 _HUB = "weights must be on the machine; nothing is downloaded; a blank prediction scores 0"
 
 #: Of other packages, which bring their own weights.
@@ -190,4 +246,6 @@ CLINICAL = (
 )
 
 #: Every report-generation metric, in the order of the contract.
-REPORT_GENERATION: tuple[MetricSpec, ...] = (*CAPTIONS, *CAPTIONS_R2GEN, *FINDINGS, *CLINICAL)
+REPORT_GENERATION: tuple[MetricSpec, ...] = (
+    *CAPTIONS, *CAPTIONS_R2GEN, *FINDINGS, *WORDING, *CLINICAL,
+)  # fmt: skip

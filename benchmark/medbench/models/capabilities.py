@@ -173,7 +173,12 @@ class PoolsSlices(Protocol):
 
 @runtime_checkable
 class PromptsClasses(Protocol):
-    """Zero-shot prompts."""
+    """Zero-shot prompts.
+
+    A model may have ``neutral_prompts(task) -> Sequence[str]`` besides: of each prompt the text
+    without a label, in the order of every label's prompts. A label's score is then the mean over
+    prompts of the cosine to the prompt less the cosine to its neutral text.
+    """
 
     temperature: float  #: cosines are divided by it before the softmax over labels
 

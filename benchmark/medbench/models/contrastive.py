@@ -52,9 +52,13 @@ class Recipe:
         lr: AdamW's peak learning rate.
         weight_decay: AdamW's, on every parameter, or on matrices only with ``decay_vectors``
             False (CLIP leaves out gains and biases).
-        betas, eps: AdamW's.
-        schedule: "constant", or "cosine" down to 0.
-        warmup: share of all steps over which the rate first rises from 0.
+        betas, eps: AdamW's. With "onecycle" the first beta is the schedule's.
+        schedule: "constant"; or "cosine" down to 0; or "onecycle", what PyTorch's OneCycleLR does
+            when nothing but its peak and its rise is chosen: from 1/25 of the peak up, then down
+            to 1/250,000 of it, both along a cosine, the first beta going from 0.95 to 0.85 and
+            back.
+        warmup: share of all steps over which the rate first rises: from 0, or from where "onecycle"
+            starts.
         temperature: fixed; or, with a learnable scale, unused.
     """
 
@@ -65,12 +69,15 @@ class Recipe:
     decay_vectors: bool = True
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "onecycle"] = "constant"
     warmup: float = 0.0
     temperature: float = 0.07
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of a step, of ``steps`` in all."""
+        if self.schedule == "onecycle":
+            start = self.lr / 25
+            return self._one_cycle(step, steps, start, self.lr, start / 1e4)
         rising = self.warmup * steps
         if step + 1 < rising:
             return self.lr * (step + 1) / rising
@@ -78,6 +85,22 @@ class Recipe:
             return self.lr
         done = (step - rising) / max(1.0, steps - rising)
         return self.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, done))))
+
+    def betas_at(self, step: int, steps: int) -> tuple[float, float]:
+        """AdamW's betas at a step, of ``steps`` in all."""
+        if self.schedule != "onecycle":
+            return self.betas
+        return self._one_cycle(step, steps, 0.95, 0.85, 0.95), self.betas[1]
+
+    def _one_cycle(self, step: int, steps: int, start: float, peak: float, end: float) -> float:
+        """From ``start`` to ``peak`` and on to ``end``, each way along half a cosine."""
+        top = self.warmup * steps - 1
+        if step <= top:
+            begin, aim, done = start, peak, step / top if top else 1.0
+        else:
+            begin, aim = peak, end
+            done = min(1.0, (step - max(0.0, top)) / max(1.0, steps - 1 - max(0.0, top)))
+        return aim + (begin - aim) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 @contextmanager
@@ -104,6 +127,7 @@ def train_contrastive(
     run: FitRun,
     stage: str,
     logit_scale: nn.Parameter | None = None,
+    begin: Callable[[int], None] | None = None,
 ) -> list[float]:
     """Train ``modules`` in place by symmetric InfoNCE; they are in evaluation mode afterwards.
 
@@ -118,6 +142,8 @@ def train_contrastive(
         stage: for progress and errors.
         logit_scale: a parameter (of one of the modules) that holds the logarithm of the scale and
             is learnt; None: the recipe's fixed temperature.
+        begin: called with each epoch's number before its first step, for augmentation that draws
+            from (seed, epoch).
 
     Returns:
         The mean loss of each epoch trained here (not of those done before a kill).
@@ -132,12 +158,15 @@ def train_contrastive(
     for epoch in run.epochs(recipe.epochs, *modules, optimiser, title=stage):
         for module in modules:
             module.train()
+        if begin is not None:
+            begin(epoch)
         order = epoch_order(run.seed, epoch, count)
         total = 0.0
         for step in range(steps):
             chosen = order[step * batch : (step + 1) * batch]  # [B]
             for group in optimiser.param_groups:
                 group["lr"] = recipe.rate(epoch * steps + step, recipe.epochs * steps)
+                group["betas"] = recipe.betas_at(epoch * steps + step, recipe.epochs * steps)
             with run.autocast():
                 image, text = images(chosen), texts(chosen)  # [B, D] each
             scale: float | torch.Tensor = 1 / recipe.temperature

@@ -14,7 +14,7 @@ from medbench.data.splits import TRAIN, VAL
 from medbench.errors import PluginError
 from medbench.evaluation.predictions import ClassPredictions
 from medbench.metrics.values import FloatArray
-from medbench.run.embed import Features, prompt_features
+from medbench.run.embed import Features, prompt_features, text_features
 from medbench.run.job import Job
 from medbench.run.stores import code_sha256
 
@@ -67,8 +67,26 @@ def _zero_shot(job: Job) -> FloatArray:
         prompt_features(cell, job.model),
         cell.task.multiclass,
         float(model.temperature),
+        _neutral_features(job),
     )
     return scores
+
+
+def _neutral_features(job: Job) -> Features | None:
+    """Text features of the model's prompts without a label, float32 [P, D]; None without such."""
+    from medbench.run.fit import guarded
+
+    cell, fitted = job.cell, job.model
+    if not hasattr(fitted.model, "neutral_prompts"):
+        return None
+    with guarded(cell, "neutral_prompts"):
+        texts = list(fitted.model.neutral_prompts(cell.task))
+    if not texts:
+        raise PluginError(
+            f"{cell.title}: neutral_prompts of model '{cell.model.name}' breaks its contract: it "
+            "gave no text."
+        )
+    return text_features(cell, fitted, texts)
 
 
 def tested_features(job: Job) -> Features:
@@ -98,19 +116,21 @@ def _linear_probe(job: Job) -> ClassPredictions:
             job.cell.task.multiclass,
             job.cell.seed,
             loaded.labelled,
+            job.cell.device,
         )
     return loaded.predictions(job.cell.task, probe.scores, probe.thresholds)
 
 
-def schedule_of(preset: str) -> Schedule:
+def schedule_of(preset: str, frozen: bool = False) -> Schedule:
     """How a model is fine-tuned at a preset: the published conventions at ``paper``.
 
     At ``tiny`` and ``small`` networks are small and their training short, so the backbone learns
-    faster and for fewer updates (assumed).
+    faster and for fewer updates (assumed). Of a frozen model the head alone is trained, which costs
+    next to nothing: it has the same time at every preset.
     """
     from medbench.evaluation.fine_tune import Schedule
 
-    if preset == "paper":
+    if preset == "paper" or frozen:
         return Schedule()
     return Schedule(backbone_rate=1e-4, epochs=10, patience=3, least_steps=10)
 
@@ -133,12 +153,13 @@ def _fine_tune(job: Job) -> ClassPredictions:
     import torch
     from safetensors.numpy import load_file, save_file
 
-    from medbench.evaluation.fine_tune import fine_tune
+    from medbench.evaluation.fine_tune import fine_tune, is_frozen
     from medbench.run.fit import guarded, modules_of
     from medbench.run.fitting import StageRun
 
     cell, loaded = job.cell, job.loaded
-    schedule = schedule_of(cell.preset)
+    frozen = is_frozen(modules_of(job.model.model))
+    schedule = schedule_of(cell.preset, frozen)
     rows = {
         "train": np.flatnonzero((loaded.folds == TRAIN) & loaded.labelled),
         "val": np.flatnonzero(loaded.folds == VAL),
@@ -165,6 +186,7 @@ def _fine_tune(job: Job) -> ClassPredictions:
                     cell.seed,
                     device,
                     schedule=schedule,
+                    make_head=getattr(job.model.model, "classification_head", None),
                     autocast=run.autocast,
                     epochs=partial(run.epochs, title="fine-tune"),
                     advance=run.advance,
@@ -192,8 +214,14 @@ def _fine_tune(job: Job) -> ClassPredictions:
     scores = np.full(loaded.y.shape, np.nan)
     scores[rows["test"]] = kept["scores"]
     thresholds = kept["thresholds"] if len(kept["thresholds"]) else None
+    rates = f"{schedule.head_rate:g} (head)"
     job.model.notes.append(
         f"fine-tuned: {int(kept['trained'][0]):,} parameters, {schedule.epochs} epochs at most, "
-        f"the best on val kept; rates {schedule.backbone_rate:g} and {schedule.head_rate:g} (head)"
+        "the best on val kept; "
+        + (
+            f"rate {rates}, all else frozen"
+            if frozen
+            else f"rates {schedule.backbone_rate:g} and {rates}"
+        )
     )
     return loaded.predictions(cell.task, scores, thresholds)

@@ -69,12 +69,14 @@ class Embedder:
         if what == "slices" and hasattr(model, "image_stages"):
             wanted = ("weights", *model.image_stages)
             keys = {name: key for name, key in keys.items() if name in wanted}
+        loose = "weights" in keys and not hasattr(model, "image_stages")
         packages = (cell.plugin_package, "medbench.run", "medbench.models")
         return {
             "what": what,
             "model": cell.model.cls,
             "checkpoints": keys,
-            "config": {} if keys else dict(cell.config_values),
+            # what is trained here is keyed by what decides it; given weights may fit two networks
+            "config": {} if keys and not loose else dict(cell.config_values),
             "seed": cell.seed,
             "images": images_key(self.dataset, int(model.image_size), self.samples),
             "slices": int(getattr(model, "max_slices", 0)),
@@ -89,7 +91,8 @@ class Embedder:
 
         def build(payload: Path, _: Path) -> None:
             title = f"embed {self.dataset.spec.name}"
-            with self.reporter.stage(title, "embed") as advance:
+            slices = sum(len(chosen) for chosen in self._choice)
+            with self.reporter.stage(title, "embed", items=slices) as advance:
                 features = encode_all(advance)
             save_file({"features": features}, payload / "features.safetensors")
 

@@ -1,72 +1,60 @@
-"""Image generation: images for the tested prompts, beside the tested real images."""
+"""Image generation: images for the tested prompts, beside the tested real images.
+
+Real and generated images are compared at one size, `SIZE`, whatever a model draws at. On phantoms
+they are judged by networks trained here on the training part (`medbench.run.judges`); on real data
+by those whose weights the user has, when the metrics ask for them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from medbench.data.splits import TRAIN, VAL
+from medbench.data.splits import TRAIN
 from medbench.errors import DataError, PluginError, unknown_name
 from medbench.evaluation.baseline_cards import names
 from medbench.evaluation.image_predictions import ImagePredictions
 from medbench.run.job import Job
-from medbench.run.stores import code_sha256
-
-if TYPE_CHECKING:
-    import torch
 
 Bytes = npt.NDArray[np.uint8]
+Rows = npt.NDArray[np.int64]
 #: Side of the images that are compared, whatever size a model draws at.
 SIZE = {"tiny": 64, "small": 128, "paper": 512}
 
 
 def predict(job: Job) -> ImagePredictions:
     """``generate_images`` for the prompt of every tested image, with a seed for each image."""
-    import torch
-
-    from medbench.data.images import resize
-    from medbench.run.fit import guarded
-
     cell, loaded = job.cell, job.loaded
-    rows = loaded.tested.tolist()
-    prompts = [prompt_of(job, i) for i in rows for _ in range(cell.task.per_prompt)]
-    seeds = [cell.seed * 1_000_003 + k for k in range(len(prompts))]
-    made: list[Bytes] = []
-    with job.reporter.stage(f"generate images for {loaded.dataset.spec.name}", "generate") as done:
-        for start in range(0, len(prompts), cell.batch_size):
-            part = slice(start, start + cell.batch_size)
-            with guarded(cell, "generate_images"), torch.inference_mode():
-                found = job.model.model.generate_images(prompts[part], seeds[part])
-            _check(job, found, len(prompts[part]))
-            grey = (found.float().mean(1).clamp(0, 1) * 255).round().byte().cpu().numpy()
-            made += [resize(picture, SIZE[cell.preset]) for picture in grey]
-            done(len(made), len(prompts))
-    group = np.repeat(np.arange(len(rows)), cell.task.per_prompt)
-    return _with_features(job, _table(job, np.stack(made), group))
+    owners = np.repeat(loaded.tested, cell.task.per_prompt)
+    made = generate(job, owners, SIZE[cell.preset])
+    asked = np.repeat(np.arange(len(loaded.tested)), cell.task.per_prompt)
+    return _judged(job, made, asked)
 
 
 def baseline(job: Job, name: str) -> ImagePredictions:
     """Images of a trivial generator."""
-    table = _table(job, None, None)
+    loaded, size = job.loaded, SIZE[job.cell.preset]
+    everyone = np.arange(len(loaded.tested))
+    real = pixels(job, loaded.tested, size)
+    if name == "real":
+        return _judged(job, real, everyone)
     if name == "real-versus-real":
-        from medbench.metrics.image_generation import real_versus_real
-
-        owners = np.unique(np.asarray(table.real_patients), return_inverse=True)[1]
-        halves = real_versus_real(table, owners.astype(np.int64))
-        assert halves.real is not None
-        assert halves.generated is not None
-        return _with_features(job, ImagePredictions(halves.real, halves.generated))
+        return _judged(job, real, everyone).halves()
     if name == "noise":
-        train = [job.images[i][0] for i in np.flatnonzero(job.loaded.folds == TRAIN)[:500]]
-        level, spread = float(np.mean(train)), float(np.std(train))
-        assert table.real is not None
-        drawn = np.random.default_rng(0).normal(level, spread, table.real.shape)
-        noise = drawn.clip(0, 255).round().astype(np.uint8)
-        return _with_features(job, replace(table, generated=noise))
+        train = pixels(job, np.flatnonzero(loaded.folds == TRAIN)[:500], size)
+        level, spread = float(train.mean()), float(train.std())
+        drawn = np.random.default_rng(0).normal(level, spread, real.shape)
+        return _judged(job, drawn.clip(0, 255).round().astype(np.uint8), everyone)
+    if name == "nearest-prompt":
+        from medbench.evaluation.nearest_prompt import nearest_texts
+
+        told = with_reports(job, np.flatnonzero(loaded.folds == TRAIN))
+        prompts = [prompt_of(job, row) for row in loaded.tested.tolist()]
+        found = told[nearest_texts(prompts, [prompt_of(job, row) for row in told.tolist()])]
+        return _judged(job, pixels(job, found, size), everyone)
     raise unknown_name("baseline", name, names("image-generation"))
 
 
@@ -79,65 +67,83 @@ def prompt_of(job: Job, row: int) -> str:
     return " ".join(text.split())
 
 
-def _table(job: Job, made: Bytes | None, group: npt.NDArray[np.int64] | None) -> ImagePredictions:
-    from medbench.data.images import resize
-
-    loaded = job.loaded
-    rows = loaded.tested.tolist()
-    real = np.stack([resize(job.images[i][0], SIZE[job.cell.preset]) for i in rows])
-    owners = [loaded.patients[i] for i in rows]
-    return ImagePredictions(real, real if made is None else made, group, {}, owners)
-
-
-def _with_features(job: Job, table: ImagePredictions) -> ImagePredictions:
-    """The table with features of the phantom's own classifier, on phantoms."""
-    if job.loaded.dataset.track == "real" or table.real is None or table.generated is None:
-        return table
-    from safetensors.torch import load_file, save_file
-
-    from medbench.evaluation.phantom_backbone import PhantomBackbone
-
-    def build(payload: Path, _: Path) -> None:
-        save_file(_train_backbone(job), payload / "backbone.safetensors")
-
-    key = {
-        "backbone": "phantom",
-        "data": job.loaded.manifest.sha256,
-        "files": job.loaded.dataset.fingerprint,
-        "size": job.images.size,
-        "code": {name: code_sha256(name) for name in ("medbench.evaluation", "medbench.run")},
-    }
-    folder, _ = job.store.get("backbones", key, build)
-    network = PhantomBackbone.of(load_file(folder / "backbone.safetensors"))
-    features = network.features(table.real), network.features(table.generated)
-    return replace(table, given={"phantom": features})
+def with_reports(job: Job, rows: Rows) -> Rows:
+    """Those of some rows that have a text to draw from."""
+    samples = job.loaded.samples
+    told = [
+        row
+        for row in rows.tolist()
+        if (samples[row].sections.get("impression") or samples[row].text or "").strip()
+    ]
+    return np.array(told, np.int64)
 
 
-def _train_backbone(job: Job) -> dict[str, torch.Tensor]:
+def generate(job: Job, owners: Rows, size: int) -> Bytes:
+    """uint8 [G, size, size], grey: image k from the prompt of sample ``owners[k]``, with a seed of
+    its own. Raises PluginError where the model breaks its contract."""
     import torch
 
-    from medbench.evaluation.fine_tune import Schedule, fine_tune
-    from medbench.evaluation.phantom_backbone import PhantomBackbone
-    from medbench.run.classification import Pictures
+    from medbench.data.images import resize
+    from medbench.run.fit import guarded
+
+    cell = job.cell
+    prompts = [prompt_of(job, row) for row in owners.tolist()]
+    seeds = [cell.seed * 1_000_003 + k for k in range(len(prompts))]
+    made: list[Bytes] = []
+    title = f"generate images for {job.loaded.dataset.spec.name}"
+    with job.reporter.stage(title, "generate") as done:
+        for start in range(0, len(prompts), cell.batch_size):
+            part = slice(start, start + cell.batch_size)
+            with guarded(cell, "generate_images"), torch.inference_mode():
+                found = job.model.model.generate_images(prompts[part], seeds[part])
+            _check(job, found, len(prompts[part]))
+            grey = (found.float().mean(1).clamp(0, 1) * 255).round().byte().cpu().numpy()
+            made += [resize(picture, size) for picture in grey]
+            done(len(made), len(prompts))
+    return np.stack(made)
+
+
+def pixels(job: Job, rows: Rows, size: int) -> Bytes:
+    """Real images of some rows, uint8 [R, size, size]."""
+    from medbench.run.load import prepared_images
+
+    images = job.images
+    if images.size == size:
+        return np.stack([images[row][0] for row in rows.tolist()])
+    # of a phantom all, since its judges are trained on them; of real data what is asked for
+    known = np.unique(rows)
+    samples = [job.loaded.samples[row] for row in known.tolist()]
+    wanted = job.loaded.samples if job.loaded.dataset.track == "phantom" else samples
+    found = prepared_images(job.loaded.dataset, size, job.store, job.reporter, wanted)
+    found = found.take(samples)
+    return np.stack([found[at][0] for at in np.searchsorted(known, rows).tolist()])
+
+
+def _judged(job: Job, made: Bytes, asked: Rows) -> ImagePredictions:
+    """Images beside the tested real ones, with labels and whatever can judge them.
+
+    ``asked`` int [G]: whose prompt an image was generated from, counted among the tested samples.
+    """
+    from medbench.run.judges import with_features, with_judgement
 
     loaded = job.loaded
-    torch.manual_seed(0)
-    network = PhantomBackbone()
-    with job.reporter.stage("classifier for feature distances", "backbone"):
-        found = fine_tune(
-            network,
-            [network],
-            Pictures(job.images),
-            loaded.y,
-            np.flatnonzero(loaded.folds == TRAIN),
-            np.flatnonzero(loaded.folds == VAL),
-            loaded.tested[:1],  # its scores are not used
-            False,
-            0,
-            torch.device("cpu"),
-            schedule=Schedule(backbone_rate=1e-3, head_rate=1e-3, epochs=12, patience=3),
-        )
-    return {name: value.contiguous() for name, value in found.weights.items()}
+    order = np.argsort(job.cell.task.label_names)
+    y = loaded.y[loaded.tested][:, order]
+    table = ImagePredictions(
+        real=pixels(job, loaded.tested, SIZE[job.cell.preset]),
+        generated=made,
+        prompts=asked,
+        real_patients=[loaded.patients[i] for i in loaded.tested.tolist()],
+        label_names=tuple(np.array(job.cell.task.label_names)[order].tolist()),
+        labels=y[asked],
+        real_labels=y,
+    )
+    if not table.label_names:
+        table = replace(table, labels=None, real_labels=None)
+    if loaded.dataset.track == "real":
+        return table
+    prompts: Sequence[str] = [prompt_of(job, row) for row in loaded.tested.tolist()]
+    return with_judgement(job, with_features(job, table), prompts)
 
 
 def _check(job: Job, found: object, expected: int) -> None:

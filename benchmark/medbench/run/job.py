@@ -73,7 +73,7 @@ class TaskProtocol(Protocol):
 
 
 _MODULES = {
-    "classification": "medbench.run.classification",
+    "classification": "medbench.run.classifying",
     "retrieval": "medbench.run.retrieval",
     "segmentation": "medbench.run.segmentation",
     "report-generation": "medbench.run.reports",

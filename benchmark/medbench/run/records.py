@@ -39,6 +39,7 @@ from medbench.schemas.record import (
     Plugin,
     Record,
     TaskPart,
+    predictions_name,
 )
 
 if TYPE_CHECKING:
@@ -53,13 +54,14 @@ INPUTS = "inputs.json"  # what the record was made from on this machine; not par
 
 def identity(cell: RunSpec, loaded: Loaded) -> dict[str, Any]:
     """What makes a cell the same cell on any machine."""
+    files = cell.model.weight_files
     return {
         "model": cell.model_id,
         "preset": cell.preset,
         "config": dict(cell.config_values),
         "plugin": [cell.distribution, cell.plugin_version],
-        "weights": weights_sha256(cell.weights),
-        "stage_weights": {n: weights_sha256(p) for n, p in cell.stage_weights.items()},
+        "weights": weights_sha256(cell.weights, files),
+        "stage_weights": {n: weights_sha256(p, files) for n, p in cell.stage_weights.items()},
         "task": cell.task.sha256,
         "track": loaded.dataset.track,
         "manifest": loaded.manifest.sha256,
@@ -89,13 +91,13 @@ def run_id(cell: RunSpec, loaded: Loaded) -> str:
 
 
 @cache
-def weights_sha256(path: Path | None) -> str | None:
-    """Hash of a user's checkpoint; None when none was given."""
+def weights_sha256(path: Path | None, files: tuple[str, ...] = ()) -> str | None:
+    """Hash of a user's checkpoint, and of ``files`` beside it; None when none was given."""
     if path is None:
         return None
     from medbench.models import weights
 
-    return weights.sha256(path)
+    return weights.sha256(path, files)
 
 
 def inputs(cell: RunSpec, loaded: Loaded, corpora: Iterable[str]) -> dict[str, Any]:
@@ -110,8 +112,18 @@ def inputs(cell: RunSpec, loaded: Loaded, corpora: Iterable[str]) -> dict[str, A
         "corpora": {name: corpus_state(cell, name) for name in sorted(corpora)},
         "batch": cell.batch_size,
         "device": cell.device.partition(":")[0],
+        "backbones": _judges(cell),
         "code": {package: code_sha256(package) for package in sorted(packages)},
     }
+
+
+def _judges(cell: RunSpec) -> dict[str, str | None]:
+    """Feature networks of the user's that a metric of generated images may use."""
+    if cell.task.type != "image-generation":
+        return {}
+    from medbench.metrics import backbones
+
+    return {name: weights_sha256(path) for name, path in backbones.given().items()}
 
 
 def find(folder: Path, cell: RunSpec, loaded: Loaded) -> Record | None:
@@ -126,16 +138,10 @@ def find(folder: Path, cell: RunSpec, loaded: Loaded) -> Record | None:
         return None
     if canonical(made_from["inputs"]) != canonical(inputs(cell, loaded, corpora)):
         return None
-    table = folder / predictions_name(cell)
+    table = folder / predictions_name(cell.task.type)
     if not table.is_file() or file_sha256(table) != made_from["predictions_file"]:
         return None
     return record if record.status == "complete" else None
-
-
-def predictions_name(cell: RunSpec) -> str:
-    """The file of a run's predictions: a table, or arrays."""
-    tables = ("classification", "report-generation")
-    return f"predictions.{'parquet' if cell.task.type in tables else 'npz'}"
 
 
 @dataclass(frozen=True)
@@ -146,7 +152,7 @@ class Results:
     predictions: AnyPredictions
     scored: Scored
     baselines: dict[str, dict[str, Estimate]]
-    timing: dict[str, float]
+    timing: dict[str, Any]
     features: npt.NDArray[np.float32] | None = None  # [T, D] of the tested samples
 
 
@@ -155,7 +161,7 @@ def write(folder: Path, cell: RunSpec, loaded: Loaded, results: Results) -> Reco
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RECORD).unlink(missing_ok=True)
-        table = folder / predictions_name(cell)
+        table = folder / predictions_name(cell.task.type)
         temporary = folder / f".{os.getpid()}.{table.name}"
         try:
             results.predictions.write(temporary)
@@ -182,6 +188,8 @@ def _write_features(folder: Path, loaded: Loaded, results: Results) -> None:
 
 def assemble(name: str, cell: RunSpec, loaded: Loaded, results: Results) -> Record:
     """The record of a finished cell."""
+    from medbench.evaluation.keyed import hashes
+
     dataset, task, fitted = loaded.dataset, cell.task, results.fitted
     parts = _parts(cell, loaded)
     return Record(
@@ -225,7 +233,7 @@ def assemble(name: str, cell: RunSpec, loaded: Loaded, results: Results) -> Reco
         environment=environment(cell),
         hashes={
             "checkpoint": None if cell.baseline else fitted.checkpoint,
-            "predictions": results.predictions.digest(loaded.manifest.sha256),
+            **hashes(results.predictions, loaded.manifest.sha256),
         },
         flags=flags(cell, loaded, fitted),
         notes=[

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from medbench.run.work import Clock, Ledger, Work
+
+#: Seconds between two lines of a long stage where there is no terminal to draw on.
+SAID = 30.0
 
 
 class Reporter:
@@ -17,6 +21,7 @@ class Reporter:
 
         self.console = Console(stderr=True, highlight=False)
         self.timing: dict[str, float] = {}
+        self.ledger = Ledger()
 
     def say(self, message: str) -> None:
         """One line or paragraph."""
@@ -26,23 +31,37 @@ class Reporter:
             print(message, file=sys.stderr, flush=True)
 
     @contextmanager
-    def stage(self, title: str, name: str) -> Iterator[Advance]:
-        """Show a stage while it runs; its wall time is kept under ``name``."""
-        started = time.perf_counter()
-        advance = Advance(self.console, title)
+    def stage(self, title: str, name: str, items: int | None = None) -> Iterator[Advance]:
+        """Show a stage while it runs; its wall time is kept under ``name``.
+
+        ``items`` is how many things it works through, where its progress does not count them.
+        """
+        scratch = self.ledger.scratch
+        clock = Clock(scratch / f"seconds-{name}" if scratch else None)
+        advance = Advance(self.console, title, clock, self.say)
         try:
             with advance:
                 yield advance
+        except BaseException:
+            clock.pause()
+            raise
         finally:
-            seconds = time.perf_counter() - started
+            seconds = clock.elapsed
             self.timing[name] = round(self.timing.get(name, 0.0) + seconds, 3)
+        self.ledger.done.append(Work(name, clock.stop(), items or advance.total))
         self.say(f"  {title}: {seconds:.1f} s")
 
 
 class Advance:
-    """Called with (done, total, text); redraws a bar on a terminal, is silent elsewhere."""
+    """Called with (done, total, text); redraws a bar on a terminal, and elsewhere says a line of a
+    long stage every 30 seconds. ``total`` is the last one it was called with."""
 
-    def __init__(self, console: Any, title: str) -> None:
+    def __init__(self, console: Any, title: str, clock: Clock, say: Callable[[str], None]) -> None:
+        self.total: int | None = None
+        self._title = title
+        self._clock = clock
+        self._say = say
+        self._said = 0.0
         self._bar: Any = None
         self._task: Any = None
         if console.is_terminal:
@@ -75,5 +94,11 @@ class Advance:
             self._bar.stop()
 
     def __call__(self, done: int, total: int, text: str = "") -> None:
+        self.total = total
+        self._clock.tick()
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=total, text=text)
+        elif self._clock.elapsed - self._said >= SAID:
+            self._said = self._clock.elapsed
+            share = f"{100 * done / max(total, 1):.0f} %"
+            self._say(f"  {self._title}: {share} after {self._said:.0f} s {text}".rstrip())

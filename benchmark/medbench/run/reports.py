@@ -1,49 +1,65 @@
-"""Report generation: a report per tested study, from its image."""
+"""Report generation: a report per tested study, from its images.
+
+A model that writes reports writes them. One that only encodes images looks them up: each tested
+study gets the report of the training study whose image features are nearest to its own.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from medbench.data.samples import Sample
 from medbench.data.splits import TRAIN
 from medbench.errors import DataError, PluginError, unknown_name
 from medbench.evaluation.baseline_cards import names
+from medbench.evaluation.report_attention import Attention
+from medbench.evaluation.report_cases import attended
 from medbench.evaluation.report_predictions import ReportPredictions
+from medbench.run.embed import Features
 from medbench.run.job import Job
+
+if TYPE_CHECKING:
+    import torch
 
 #: Views of a study in the order in which a model is given them.
 _ORDER = ("PA", "AP", "frontal", None, "lateral")
 
+LOOKED_UP = "reports are those of the nearest training study in the model's image features"
+
 
 def predict(job: Job) -> ReportPredictions:
-    """What ``generate_reports`` gives for every tested study."""
+    """A report of every tested study: written by the model, or looked up in its features."""
+    todo = studies(job.loaded.samples, job.loaded.tested.tolist())
+    if "generate_reports" not in job.cell.model.capabilities:
+        return _table(job, todo, _looked_up(job, todo))
+    table = _table(job, todo, _written(job, todo))
+    if not hasattr(job.model.model, "explain_reports"):
+        return table
+    rows = attended(table)
+    told = _explained(job, [todo[row] for row in rows])
+    return replace(table, attention=Attention.of([table.sample_ids[row] for row in rows], told))
+
+
+def _written(job: Job, todo: Sequence[Sequence[int]]) -> list[str]:
+    """What ``generate_reports`` gives for some studies."""
     import torch
 
-    from medbench.data.images import to_tensor
     from medbench.run.fit import guarded
 
-    cell, loaded = job.cell, job.loaded
-    todo = studies(loaded.samples, loaded.tested.tolist())
+    cell = job.cell
     texts: list[str] = []
-    with job.reporter.stage(f"generate reports of {loaded.dataset.spec.name}", "generate") as done:
+    title = f"generate reports of {job.loaded.dataset.spec.name}"
+    with job.reporter.stage(title, "generate") as done:
         for start in range(0, len(todo), cell.batch_size):
             some = todo[start : start + cell.batch_size]
-            views = max(map(len, some))
-            size = job.images.size
-            images = torch.zeros(len(some), views, 3, size, size)
-            mask = torch.zeros(len(some), views, dtype=torch.bool)
-            for row, study in enumerate(some):
-                pixels = np.concatenate([job.images[i][:1] for i in study])
-                images[row, : len(study)] = to_tensor(pixels)
-                mask[row, : len(study)] = True
             with guarded(cell, "generate_reports"), torch.inference_mode():
-                found = job.model.model.generate_reports(
-                    images.to(cell.device), mask.to(cell.device)
-                )
+                found = job.model.model.generate_reports(*_views(job, some))
             if len(found) != len(some) or not all(isinstance(text, str) for text in found):
                 raise PluginError(
                     f"{cell.title}: generate_reports of model '{cell.model.name}' breaks its "
@@ -51,16 +67,101 @@ def predict(job: Job) -> ReportPredictions:
                 )
             texts += found
             done(len(texts), len(todo))
-    return _table(job, todo, texts)
+    return texts
+
+
+def _explained(
+    job: Job, todo: Sequence[Sequence[int]]
+) -> list[tuple[list[str], npt.NDArray[np.float16]]]:
+    """What ``explain_reports`` gives: of each study L words and float16 [L, V, h, w]."""
+    import torch
+
+    from medbench.run.fit import guarded
+
+    cell = job.cell
+    told: list[tuple[list[str], npt.NDArray[np.float16]]] = []
+    for study in todo:  # one at a time: attention is large, and these are few
+        with guarded(cell, "explain_reports"), torch.inference_mode():
+            ((words, weights),) = job.model.model.explain_reports(*_views(job, [study]))
+            kept = torch.as_tensor(weights).half().cpu().numpy()
+        if kept.ndim != 4 or kept.shape[:2] != (len(words), len(study)):
+            raise PluginError(
+                f"{cell.title}: explain_reports of model '{cell.model.name}' breaks its contract: "
+                f"attention of shape {kept.shape} for {len(words)} words and {len(study)} views; "
+                "[L, V, h, w] is expected."
+            )
+        told.append(([str(word) for word in words], kept))
+    return told
+
+
+def _views(job: Job, some: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images float32 [B, V, 3, H, W] and mask bool [B, V] of some studies, on the cell's device."""
+    import torch
+
+    from medbench.data.images import to_tensor
+
+    views, size = max(map(len, some)), job.images.size
+    images = torch.zeros(len(some), views, 3, size, size)
+    mask = torch.zeros(len(some), views, dtype=torch.bool)
+    for row, study in enumerate(some):
+        images[row, : len(study)] = to_tensor(np.concatenate([job.images[i][:1] for i in study]))
+        mask[row, : len(study)] = True
+    return images.to(job.cell.device), mask.to(job.cell.device)
+
+
+def _looked_up(job: Job, todo: Sequence[Sequence[int]]) -> list[str]:
+    """The report of the training study nearest to each, in the model's image features."""
+    train = _training(job)
+    rows = sorted(i for study in (*train, *todo) for i in study)
+    place = {row: k for k, row in enumerate(rows)}
+    features = job.embedder(rows).embeddings()
+    nearest = nearest_studies(
+        features,
+        [[place[i] for i in study] for study in train],
+        [[place[i] for i in study] for study in todo],
+    )
+    job.model.notes.append(LOOKED_UP)
+    return [job.loaded.samples[train[k][0]].text or "" for k in nearest]
+
+
+def nearest_studies(
+    features: Features, train: Sequence[Sequence[int]], tested: Sequence[Sequence[int]]
+) -> list[int]:
+    """For each tested study the *position in* ``train`` of the nearest study, by cosine.
+
+    Args:
+        features: float [N, D], a row per view; a row of zeros is nobody's neighbour.
+        train: the rows of each study to choose from; the first of equally near ones is taken.
+        tested: the rows of each study to find a neighbour for.
+
+    A study is the mean of its views' features, each of length 1.
+    """
+    candidates, found = _mean_views(features, train).T, list[int]()
+    for start in range(0, len(tested), 256):  # memory: 256 rows of cosines at a time
+        some = _mean_views(features, tested[start : start + 256])
+        # rounded, so that equal studies tie whatever the order of the sums
+        found += (some @ candidates).round(9).argmax(axis=1).tolist()
+    return found
+
+
+def _mean_views(features: Features, groups: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
+    """float64 [S, D], each row of length 1, or 0."""
+    unit = _unit(features.astype(np.float64))
+    return _unit(np.stack([unit[list(rows)].mean(axis=0) for rows in groups]))
+
+
+def _unit(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    found: npt.NDArray[np.float64] = np.divide(
+        rows, length, out=np.zeros_like(rows), where=length > 0
+    )
+    return found
 
 
 def baseline(job: Job, name: str) -> ReportPredictions:
     """Reports of a trivial predictor, which has read the training part alone."""
     loaded = job.loaded
-    rows = np.flatnonzero((loaded.folds == TRAIN) & loaded.labelled).tolist()
-    train = [study[0] for study in studies(loaded.samples, rows)]
-    if not train:
-        raise DataError(f"Task '{job.cell.task.name}' has no training reports.")
+    train = [study[0] for study in _training(job)]
     reports = [loaded.samples[i].text or "" for i in train]
     tested = studies(loaded.samples, loaded.tested.tolist())
     if name == "most-frequent-report":
@@ -79,6 +180,15 @@ def baseline(job: Job, name: str) -> ReportPredictions:
     raise unknown_name("baseline", name, names("report-generation"))
 
 
+def _training(job: Job) -> list[list[int]]:
+    """Rows of each training study whose report may be used. Raises DataError without any."""
+    loaded = job.loaded
+    rows = np.flatnonzero((loaded.folds == TRAIN) & loaded.labelled).tolist()
+    if not rows:
+        raise DataError(f"Task '{job.cell.task.name}' has no training reports.")
+    return studies(loaded.samples, rows)
+
+
 def studies(samples: Sequence[Sample], rows: Sequence[int]) -> list[list[int]]:
     """Rows grouped by study, in order of first sight; frontal views first within one."""
     groups: dict[str, list[int]] = {}
@@ -88,16 +198,21 @@ def studies(samples: Sequence[Sample], rows: Sequence[int]) -> list[list[int]]:
 
 
 def with_vocabulary(job: Job, table: ReportPredictions) -> ReportPredictions:
-    """The table with what the R2Gen convention needs: the words of the training reports that occur
-    often enough, and the length at which reports are cut, as the task says."""
+    """The table with what the training reports are needed for: the words that the R2Gen convention
+    keeps, since they occur often enough, and the length at which it cuts, as the task says; and
+    by what copies are known."""
     from medbench.metrics.captioning import r2gen_vocabulary
+    from medbench.metrics.report_wording import fingerprints
 
     samples, folds = job.loaded.samples, job.loaded.folds
     train = studies(samples, np.flatnonzero(folds == TRAIN).tolist())
-    words = r2gen_vocabulary(
-        [samples[study[0]].text or "" for study in train], job.cell.task.min_frequency
+    reports = [samples[study[0]].text or "" for study in train]
+    return replace(
+        table,
+        vocabulary=frozenset(r2gen_vocabulary(reports, job.cell.task.min_frequency)),
+        max_length=job.cell.task.max_length,
+        training=fingerprints(reports),
     )
-    return replace(table, vocabulary=frozenset(words), max_length=job.cell.task.max_length)
 
 
 def _table(job: Job, todo: Sequence[Sequence[int]], texts: Sequence[str]) -> ReportPredictions:

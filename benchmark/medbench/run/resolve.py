@@ -26,8 +26,9 @@ _NEEDS: dict[tuple[str, str | None], tuple[tuple[str, ...], ...]] = {
     ("volume", "zero-shot"): (("encode_volumes", "encode_texts"),),
     ("image", "retrieval"): (("encode_images", "encode_texts"),),
     ("image", "segmentation"): (("encode_patches",),),
-    ("study", "report-generation"): (("generate_reports",),),
+    ("study", "report-generation"): (("generate_reports",), ("encode_images",)),
     ("image", "image-generation"): (("generate_images",),),
+    ("image", "augmentation"): (("generate_images",),),
 }
 
 
@@ -303,6 +304,11 @@ def _adaptation(asked: str | None, spec: ModelSpec, variant: Variant | None, tas
         raise unknown_name("adaptation", asked, ADAPTATIONS)
     if spec.name == BASELINE:
         return None
+    if task.synthetic is not None:
+        # a classifier of the harness is trained; the model under test only draws
+        if asked is not None:
+            raise UsageError(f"--adaptation: {task.name} trains a classifier of its own.")
+        return None
     if task.type != "classification":
         if asked is not None:
             raise UsageError(f"--adaptation is for classification; {task.name} is {task.type}.")
@@ -323,14 +329,14 @@ def _impossible(
         offers = ", ".join(task.baselines)
         named = variant is not None and variant.name in task.baselines
         return "" if named else f"the task's baselines are {offers}"
-    if task.type == "classification" and adaptation not in task.adaptations:
+    what = "augmentation" if task.synthetic is not None else adaptation or task.type
+    if adaptation is not None and adaptation not in task.adaptations:
         return f"the task offers {', '.join(task.adaptations)}, not {adaptation}"
-    options = _NEEDS.get((task.unit, adaptation or task.type))
+    options = _NEEDS.get((task.unit, what))
     if options is None:
-        return f"{adaptation or task.type} on a {task.unit} cannot be run by this version"
+        return f"{what} on a {task.unit} cannot be run by this version"
     if not any(set(option) <= set(spec.capabilities) for option in options):
         needs = " or ".join(" and ".join(option) for option in options)
-        what = adaptation or task.type
         return f"{what} on a {task.unit} needs {needs}, which the model does not have"
     return ""
 

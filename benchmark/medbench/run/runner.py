@@ -10,7 +10,7 @@ import os
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import medbench
 from medbench.errors import CellError, MedbenchError
@@ -19,6 +19,7 @@ from medbench.run import records
 from medbench.run.reporter import Reporter
 from medbench.run.request import Plan, RunSpec
 from medbench.run.stores import Store, home
+from medbench.run.work import costs, watch_memory
 from medbench.schemas.record import Record
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Runner:
         self.plan = plan
         self.fresh = fresh
         self.reporter = Reporter()
-        self.store = Store(home(), fresh=fresh, say=self.reporter.say)
+        self.store = Store(home(), fresh=fresh, say=self.reporter.say, ledger=self.reporter.ledger)
 
     def run(self) -> Outcome:
         """Run every cell. Raises only what is not a cell's own failure, such as Ctrl-C."""
@@ -72,6 +73,8 @@ class Runner:
         for cell in self.plan.cells:
             self.reporter.say(introduction(cell))
             self.reporter.timing = {}
+            self.store.used.clear()
+            watch_memory(cell.device)
             try:
                 record = self._cell(cell)
             except MedbenchError as error:
@@ -134,9 +137,10 @@ class Runner:
         with self.reporter.stage("score", "score"):
             scored = score(predictions, specs)
             beside = baselines(job, specs)
-        results = records.Results(
-            fitted, predictions, scored, beside, self.reporter.timing, job.features
-        )
+        timing: dict[str, Any] = dict(self.reporter.timing)
+        if not cell.baseline:
+            timing |= costs(self.reporter.timing, self.store.work(), cell.device)
+        results = records.Results(fitted, predictions, scored, beside, timing, job.features)
         return records.write(folder, cell, loaded, results)
 
 

@@ -3,7 +3,8 @@
 An entry is a folder named after the hash of *everything that determines it* (its key). It holds
 the key, the hash of each of its files, and the files. It is built in a folder beside its place and
 moved there whole, under a lock: a reader never sees half an entry, and two runs never build the
-same one twice. An entry whose files do not match their hashes is named and built again.
+same one twice. An entry whose files do not match their hashes is named and built again. What it
+cost to build stands beside its hashes.
 """
 
 from __future__ import annotations
@@ -15,18 +16,23 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from medbench.errors import MedbenchError, StorageError, UsageError
+from medbench.run.work import Ledger, Work
 
 #: What a write raises when there is no room: full disk, quota, file size limit.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 #: Files up to this size are hashed before they are used; of larger ones the size is compared.
 HASHED = 2 * 2**30
+
+#: Stores of data: making them is no cost of a model.
+DATA = ("phantoms", "images")
 
 ENTRY = "entry.json"
 PAYLOAD = "payload"
@@ -132,14 +138,23 @@ class Store:
         root: the home folder; made when the first entry is built.
         fresh: True to build anew, once in this process, whatever is asked for.
         say: called with one line when something unusual happens (waiting, damage).
+        ledger: where the stages of a build are entered as they finish; None: nobody does.
     """
 
     def __init__(
-        self, root: Path, *, fresh: bool = False, say: Callable[[str], None] = lambda _: None
+        self,
+        root: Path,
+        *,
+        fresh: bool = False,
+        say: Callable[[str], None] = lambda _: None,
+        ledger: Ledger | None = None,
     ) -> None:
         self.root = root
         self.fresh = fresh
         self.say = say
+        self.ledger = ledger or Ledger()
+        #: Entries that were asked for, and whether they were found; cleared by who counts them.
+        self.used: dict[Path, bool] = {}
         self._good: dict[Path, bool] = {}
 
     def place(self, kind: str, key: Mapping[str, Any]) -> Path:
@@ -157,6 +172,7 @@ class Store:
                 self.say(f"The {kind} entry {place} is damaged ({damage}); it is built again.")
                 return None
             self._good[place] = True
+        self.used.setdefault(place, True)
         return place / PAYLOAD
 
     def has(self, kind: str, key: Mapping[str, Any]) -> bool:
@@ -195,20 +211,40 @@ class Store:
         with writing(place):
             if half.exists():
                 shutil.rmtree(half)  # left by a killed run; the lock says nobody writes it now
+            ledger = self.ledger
+            outer, before = ledger.scratch, len(ledger.done)
             try:
                 (half / PAYLOAD).mkdir(parents=True)
                 scratch.mkdir(exist_ok=True)
+                ledger.scratch = scratch
                 build(half / PAYLOAD, scratch)
-                entry = {"key": dict(key), "files": _hashes(half / PAYLOAD)}
+                work = [asdict(stage) for stage in ledger.done[before:]]
+                entry = {"key": dict(key), "files": _hashes(half / PAYLOAD), "work": work}
                 (half / ENTRY).write_text(canonical(entry), encoding="utf-8")
                 if place.exists():
                     shutil.rmtree(place)
                 os.replace(half, place)
             finally:
+                ledger.scratch = outer
                 shutil.rmtree(half, ignore_errors=True)
             shutil.rmtree(scratch, ignore_errors=True)
         self._good[place] = True
+        self.used[place] = False
         return place / PAYLOAD
+
+    def work(self) -> Iterator[tuple[list[Work] | None, bool]]:
+        """For each entry in `used` but data, the stages that built it and whether it was found;
+        None for an entry that does not say."""
+        for place, found in self.used.items():
+            if place.parent.name in DATA:
+                continue
+            try:
+                entry = json.loads((place / ENTRY).read_text(encoding="utf-8"))
+                stages = [Work(**stage) for stage in entry["work"]]
+            except (OSError, ValueError, KeyError, TypeError):
+                yield None, found
+            else:
+                yield stages, found
 
     @contextmanager
     def lock(self, place: Path) -> Iterator[None]:

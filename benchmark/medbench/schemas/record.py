@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 #: Fields left out when two records are compared for sameness.
 VOLATILE = ("timing", "environment")
+
+#: How a metric of features says whose they are; see `medbench.metrics.backbones`.
+_JUDGE = re.compile(r"features by \S+ weights ([0-9a-f]{12})")
+
+
+def predictions_name(kind: str) -> str:
+    """The file of a run's predictions, by task type: a table, or arrays."""
+    tables = ("classification", "report-generation")
+    return f"predictions.{'parquet' if kind in tables else 'npz'}"
 
 
 class _Part(BaseModel):
@@ -105,9 +115,16 @@ class Record(BaseModel):
     metrics: dict[str, MetricValue]
     baselines: dict[str, dict[str, Estimate]]
     counts: Counts
-    timing: dict[str, Any]
+    timing: dict[str, Any] = Field(
+        description="seconds of each stage of this run; train_seconds, images_per_second (of "
+        "embedding) and cached (the stages whose result was at hand: their figures are those of "
+        "the run that did the work); peak_memory_mb of the process, or of the GPU"
+    )
     environment: dict[str, Any]
-    hashes: dict[str, str | None]
+    hashes: dict[str, str | None] = Field(
+        description="checkpoint, predictions; published: of the predictions under keys, where they "
+        "may be published and 'predictions' does not hold for them"
+    )
     flags: list[str]
     notes: list[str]
 
@@ -119,3 +136,11 @@ class Record(BaseModel):
     def model_id(self) -> str:
         """``name`` or ``name@variant``."""
         return f"{self.model.name}@{self.model.variant}" if self.model.variant else self.model.name
+
+    def judge(self, metric: str) -> str | None:
+        """First 12 digits of the digest of the network in whose features a metric is a distance,
+        as its note says; None where none is stated."""
+        for note in self.notes:
+            if note.startswith(f"{metric}: ") and (found := _JUDGE.search(note)):
+                return found[1]
+        return None

@@ -18,7 +18,7 @@ from medbench.errors import UsageError
 _LATER: dict[str, Any] = {
     "match": "", "per_prompt": 1, "max_length": None, "min_frequency": 1,
     "of": "", "uncertain": "ignore", "missing": "ignore",
-    "val": 0, "test": 0, "tested": "test", "views": [], "without": "",
+    "val": 0, "test": 0, "tested": "test", "views": [], "without": "", "synthetic": None,
 }  # fmt: skip
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
@@ -87,6 +87,16 @@ class Split(_Strict):
         return self
 
 
+class Synthetic(_Strict):
+    """Of classification: what the harness's own classifier is trained on, beside or instead of the
+    real training images."""
+
+    real: bool = Field(True, description="whether it is trained on the real images too")
+    share: float = Field(
+        gt=0, le=3, description="generated images for each labelled real training image"
+    )
+
+
 class Reference(_Strict):
     """A published value on the real data. Never set beside a phantom value."""
 
@@ -130,6 +140,11 @@ class TaskSpec(_Strict):
     min_frequency: int = Field(
         1, ge=1, description="of report-generation: rarer training words are unknown to R2Gen's"
     )
+    synthetic: Synthetic | None = Field(
+        None,
+        description="of classification: the model generates training images for a classifier of "
+        "the harness, and is not adapted itself",
+    )
     adaptations: tuple[Literal["zero-shot", "linear-probe", "fine-tune"], ...] = ()
     metrics: tuple[str, ...] = Field(min_length=1)
     primary: str = Field(description="the metric that ranks the leaderboard")
@@ -144,8 +159,12 @@ class TaskSpec(_Strict):
         if self.type == "classification":
             if len(self.labels) < (2 if self.multiclass else 1):
                 raise ValueError("a classification task needs labels")
-            if not self.adaptations:
-                raise ValueError("a classification task needs adaptations")
+            if bool(self.adaptations) == (self.synthetic is not None):
+                raise ValueError("a classification task needs adaptations, or [synthetic]")
+        elif self.synthetic is not None:
+            raise ValueError("[synthetic] is for classification")
+        if self.synthetic is not None and (self.unit != "image" or self.multiclass):
+            raise ValueError("[synthetic] is for findings of an image, several at once")
         if self.type == "retrieval" and not self.match:
             raise ValueError("a retrieval task needs match")
         if self.match in ("class", "label") and len(self.labels) < 2:
@@ -212,6 +231,7 @@ def _explain(path: Path, text: str, error: ValidationError) -> str:
 def _known_keys(location: list[Any]) -> list[str]:
     owners: dict[str, type[BaseModel]] = {
         "labels": Label,
+        "synthetic": Synthetic,
         "protocols": Split,
         "reference": Reference,
     }

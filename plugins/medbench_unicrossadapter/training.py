@@ -1,0 +1,183 @@
+"""Training on reports: teacher forcing, and the epoch of least loss on the validation part."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from medbench.data.images import Images
+from medbench.data.samples import Corpus
+from medbench.errors import CellError
+from medbench.models.capabilities import FitRun
+from medbench.models.contrastive import epoch_order
+from medbench_unicrossadapter.augment import crop_and_flip
+from medbench_unicrossadapter.config import UniCrossAdapterConfig
+from medbench_unicrossadapter.network import START, ReportNetwork
+from medbench_unicrossadapter.studies import Study, flatten
+from medbench_unicrossadapter.vocabulary import Vocabulary
+
+
+class Reports:
+    """Studies with their pixels, each decoded once, and their reports as numbers.
+
+    Args:
+        corpus: whose reader decodes.
+        studies: at least one.
+        vocabulary: of their words.
+        size: side of the images.
+        max_length: start, words and end; a longer report is cut, and then has no end.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        studies: Sequence[Study],
+        vocabulary: Vocabulary,
+        size: int,
+        max_length: int,
+    ) -> None:
+        samples, self.rows = flatten(studies)
+        self.images = Images(corpus.reader, samples, size)
+        self.words = [vocabulary.encode(study.report) for study in studies]
+        self.ids = [[START, *words, START][:max_length] for words in self.words]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def pixels(self, chosen: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images float32 [R, 3, S, S] of some studies, one after the other, and bool [B, V]."""
+        rows = [self.rows[i] for i in chosen]
+        counts = torch.tensor([len(row) for row in rows])
+        mask = torch.arange(int(counts.max())) < counts[:, None]
+        return self.images.batch([i for row in rows for i in row]), mask
+
+    def tokens(self, chosen: Sequence[int]) -> torch.Tensor:
+        """int64 [B, T + 1], filled up with `START`."""
+        rows = [torch.tensor(self.ids[i]) for i in chosen]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=START)
+
+
+class History:
+    """Validation losses, and what had been trained when they were lowest."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.weights: dict[str, torch.Tensor] = {}
+
+    def add(self, loss: float, network: ReportNetwork) -> None:
+        """Note an epoch's loss, and its weights if it is the best so far."""
+        self.losses.append(loss)
+        if loss < min(self.losses[:-1], default=math.inf):
+            self.weights = {k: v.detach().cpu().clone() for k, v in network.trained().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"losses": list(self.losses), "weights": self.weights}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.losses, self.weights = list(state["losses"]), dict(state["weights"])
+
+
+def report_loss(
+    network: ReportNetwork, images: torch.Tensor, mask: torch.Tensor, ids: torch.Tensor
+) -> tuple[torch.Tensor, int]:
+    """Sum over words, the end among them, of the negative log likelihood given those before, and
+    the number of words.
+
+    Args:
+        images: float32 [R, 3, H, W] in [0, 1], of the views that exist.
+        mask: bool [B, V].
+        ids: int64 [B, T + 1], start, words, end and what fills up.
+    """
+    placed = images.new_zeros(*mask.shape, *images.shape[1:])
+    placed[mask] = images
+    given, wanted = ids[:, :-1], ids[:, 1:]
+    logits = network.read(given, network.see(placed, mask, given))  # [B, T, words]
+    lengths = (wanted != START).sum(1, keepdim=True)
+    counted = torch.arange(wanted.shape[1], device=ids.device) <= lengths  # [B, T]
+    return F.cross_entropy(logits[counted].float(), wanted[counted], reduction="sum"), int(
+        counted.sum()
+    )
+
+
+def train_reports(
+    network: ReportNetwork,
+    train: Reports,
+    val: Reports,
+    config: UniCrossAdapterConfig,
+    run: FitRun,
+) -> History:
+    """Train in place; what gave the lowest validation loss is kept, in evaluation mode.
+
+    Raises CellError when a loss is not a finite number.
+    """
+    optimiser = torch.optim.Adam(
+        [p for p in network.parameters() if p.requires_grad],
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        amsgrad=True,
+        fused=True,
+    )
+    schedule = torch.optim.lr_scheduler.StepLR(optimiser, config.lr_step, config.lr_factor)
+    history = History()
+    steps = math.ceil(len(train) / config.batch)
+    parts = (network, optimiser, schedule, history)
+    for epoch in run.epochs(config.epochs, *parts, title="reports"):
+        network.train()
+        order = epoch_order(run.seed, epoch, len(train)).tolist()
+        for step in range(steps):
+            chosen = order[step * config.batch : (step + 1) * config.batch]
+            pixels, mask = train.pixels(chosen)
+            pixels = crop_and_flip(pixels, config.image_size, config.flip)
+            with run.autocast():
+                total, words = report_loss(
+                    network,
+                    pixels.to(run.device),
+                    mask.to(run.device),
+                    train.tokens(chosen).to(run.device),
+                )
+            loss = total / words
+            value = _finite(float(loss.detach()), "loss", epoch, config)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_value_(network.parameters(), config.gradient_clip)
+            optimiser.step()
+            run.advance(step + 1, steps, loss=value)
+        schedule.step()
+        history.add(_finite(_judge(network, val, config, run), "val loss", epoch, config), network)
+    network.load_state_dict(history.weights, strict=False)
+    network.eval()
+    return history
+
+
+@torch.no_grad()
+def _judge(
+    network: ReportNetwork, val: Reports, config: UniCrossAdapterConfig, run: FitRun
+) -> float:
+    """Mean loss of a word of the validation part."""
+    network.eval()
+    total, words = 0.0, 0
+    for start in range(0, len(val), config.batch):
+        chosen = range(start, min(start + config.batch, len(val)))
+        pixels, mask = val.pixels(chosen)
+        with run.autocast():
+            found, count = report_loss(
+                network,
+                pixels.to(run.device),
+                mask.to(run.device),
+                val.tokens(chosen).to(run.device),
+            )
+        total, words = total + float(found), words + count
+    return total / words
+
+
+def _finite(value: float, what: str, epoch: int, config: UniCrossAdapterConfig) -> float:
+    if not math.isfinite(value):
+        raise CellError(
+            f"The {what} of stage 'reports' became {value} in epoch {epoch + 1} at learning rate "
+            f"{config.lr:g}. Lower it with --set lr=..., or use --precision fp32."
+        )
+    return value
