@@ -68,18 +68,21 @@ ADAPTOR = ModelSpec(
             description="text encoder: BioBERT; no stand-in, preset paper only",
             config={"text": "biobert"},
             own_weights=True,
+            presets=("paper",),
         ),
         Variant(
             name="clinicalbert",
             description="text encoder: ClinicalBERT; no stand-in, preset paper only",
             config={"text": "clinicalbert"},
             own_weights=True,
+            presets=("paper",),
         ),
         Variant(
             name="pubmedbert",
             description="text encoder: PubMedBERT; no stand-in, preset paper only",
             config={"text": "pubmedbert"},
             own_weights=True,
+            presets=("paper",),
         ),
         Variant(
             name="no-adaptor",

@@ -27,7 +27,7 @@ CLS_CLIP = ModelSpec(
             **_general("tiny"),
             "pretrain.epochs": 8,
             "pretrain.batch": 64,
-            "pretrain.lr": 8e-4,
+            "pretrain.lr": 6e-4,
             "pretrain.tokens": 40,
             "adapter_size": 16,
             "guidance.steps": 20,

@@ -158,6 +158,13 @@ class UniCrossAdapterConfig(BaseClipConfig):
     gradient_clip: float = Field(
         0.1, gt=0, description="of each value", json_schema_extra=published(_CODE, 0.1)
     )
+    statistics_studies: int = Field(
+        512,
+        ge=1,
+        description="training studies, evenly spread, over which the neck's BatchNorm statistics "
+        "are averaged after each epoch: running averages lag behind weights that change fast",
+        json_schema_extra=ASSUMED,
+    )
     selection: Literal["val-loss"] = Field(
         "val-loss",
         description="the epoch that is kept (the released code: the best on test)",

@@ -14,6 +14,7 @@ from medbench.data.samples import Corpus
 from medbench.errors import CellError
 from medbench.models.capabilities import FitRun
 from medbench.models.contrastive import epoch_order
+from medbench.models.pairs import evenly
 from medbench_unicrossadapter.augment import crop_and_flip
 from medbench_unicrossadapter.config import UniCrossAdapterConfig
 from medbench_unicrossadapter.network import START, ReportNetwork
@@ -81,6 +82,13 @@ class History:
         self.losses, self.weights = list(state["losses"]), dict(state["weights"])
 
 
+def placed(images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Images float [R, ...] of the views that exist -> [B, V, ...], zeros elsewhere."""
+    whole = images.new_zeros(*mask.shape, *images.shape[1:])
+    whole[mask] = images
+    return whole
+
+
 def report_loss(
     network: ReportNetwork, images: torch.Tensor, mask: torch.Tensor, ids: torch.Tensor
 ) -> tuple[torch.Tensor, int]:
@@ -92,10 +100,8 @@ def report_loss(
         mask: bool [B, V].
         ids: int64 [B, T + 1], start, words, end and what fills up.
     """
-    placed = images.new_zeros(*mask.shape, *images.shape[1:])
-    placed[mask] = images
     given, wanted = ids[:, :-1], ids[:, 1:]
-    logits = network.read(given, network.see(placed, mask, given))  # [B, T, words]
+    logits = network.read(given, network.see(placed(images, mask), mask, given))  # [B, T, words]
     lengths = (wanted != START).sum(1, keepdim=True)
     counted = torch.arange(wanted.shape[1], device=ids.device) <= lengths  # [B, T]
     return F.cross_entropy(logits[counted].float(), wanted[counted], reduction="sum"), int(
@@ -147,10 +153,43 @@ def train_reports(
             optimiser.step()
             run.advance(step + 1, steps, loss=value)
         schedule.step()
+        settle(network, train, config, run)
         history.add(_finite(_judge(network, val, config, run), "val loss", epoch, config), network)
     network.load_state_dict(history.weights, strict=False)
     network.eval()
     return history
+
+
+@torch.no_grad()
+def settle(
+    network: ReportNetwork, train: Reports, config: UniCrossAdapterConfig, run: FitRun
+) -> None:
+    """Set the statistics of every BatchNorm that is not CLIP's to their average over batches of
+    training studies, seen as in evaluation: without dropout, the middle of each image."""
+    network.eval()
+    parts = (network.shortcut, network.neck)
+    layers = [m for part in parts for m in part.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # the plain average of all batches
+        layer.train()
+    chosen = evenly(len(train), config.statistics_studies)
+    batch = min(config.batch, len(chosen))
+    margin = (config.train_size - config.image_size) // 2
+    middle = slice(margin, margin + config.image_size)
+    for start in range(0, len(chosen) - batch + 1, batch):
+        rows = chosen[start : start + batch]
+        pixels, mask = train.pixels(rows)
+        with run.autocast():
+            network.see(
+                placed(pixels[..., middle, middle].to(run.device), mask.to(run.device)),
+                mask.to(run.device),
+                train.tokens(rows)[:, :-1].to(run.device),
+            )
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+        layer.eval()
 
 
 @torch.no_grad()

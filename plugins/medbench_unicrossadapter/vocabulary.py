@@ -30,7 +30,8 @@ class Vocabulary:
 
     Args:
         kind: "words" as `medbench.metrics.captioning.r2gen_words` reads a report, or "bpe": the
-            pieces that CLIP's tokenizer makes of these words.
+            pieces that CLIP's tokenizer makes of these words. It has no blanks: digits and hyphens
+            come back as words of their own ("t 1 1" for "t11").
         tokens: from number 2 on, all different.
     """
 

@@ -11,9 +11,12 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from medbench.data.report_findings import FINDINGS, read_report
-from medbench.evaluation.score import evaluate, metric_function
+from medbench.evaluation.report_predictions import ReportPredictions
+from medbench.evaluation.score import evaluate, metric_function, score
 from medbench.metrics import clinical, java, reports
 from medbench.metrics.captioning import meteor, r2gen_text, r2gen_vocabulary
 from medbench.metrics.cards import card_sha256
@@ -22,8 +25,10 @@ from medbench.metrics.report_cards import (
     CAPTIONS_R2GEN,
     CLINICAL,
     REPORT_GENERATION,
+    WORDING,
 )
 from medbench.metrics.report_cards import FINDINGS as FINDING_CARDS
+from medbench.metrics.report_wording import fingerprint, fingerprints, words
 
 SENTENCES = (
     "The heart is enlarged.",
@@ -44,6 +49,7 @@ class Reports:
     predictions: tuple[str, ...]
     vocabulary: frozenset[str] | None = None
     max_length: int | None = None
+    training: frozenset[bytes] | None = None
 
     def take(self, rows) -> Reports:
         return Reports(
@@ -51,6 +57,7 @@ class Reports:
             tuple(self.predictions[i] for i in rows),
             self.vocabulary,
             self.max_length,
+            self.training,
         )
 
 
@@ -287,6 +294,94 @@ def test_finding_metrics_of_blank_reports() -> None:
     nothing = evaluate(FINDING_CARDS[2], Reports((blank,), (blank,)), ones)
     assert np.isnan(nothing.value[0])
     assert nothing.reason == "neither prediction nor reference states any finding"
+
+
+LENGTH, RATIO, DISTINCT, COPIED = WORDING
+
+
+def wording_table(seed: int = 0, count: int = 30) -> Reports:
+    """Reports in words apart, of which some predictions repeat and some are of the training."""
+    rng = np.random.default_rng(seed)
+    texts = [" ".join(rng.choice(["heart", "lung", "no", "clear"], n)) for n in range(1, 9)]
+    references = tuple(rng.choice(texts, count).tolist())
+    predictions = tuple(rng.choice(["", *texts], count).tolist())
+    return Reports(references, predictions, training=fingerprints(texts[:3]))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_lengths_repetition_and_copies_agree_with_counting(seed: int) -> None:
+    table = wording_table(seed)
+    counts = np.random.default_rng(seed).integers(0, 3, len(table.references))
+    weights = np.stack([np.ones(len(counts)), counts])
+    length, ratio, distinct, copied = (evaluate(spec, table, weights).value for spec in WORDING)
+    said = [len(text.split()) for text in table.predictions]
+    stated = [len(text.split()) for text in table.references]
+    assert length == pytest.approx([np.mean(said), np.average(said, weights=counts)])
+    assert ratio == pytest.approx([sum(said) / sum(stated), (counts @ said) / (counts @ stated)])
+    assert distinct[0] == pytest.approx(len(set(table.predictions)) / len(table.predictions))
+    known = [fingerprint(text) in (table.training or ()) for text in table.predictions]
+    assert copied == pytest.approx([np.mean(known), np.average(known, weights=counts)])
+    # what a card promises
+    assert length[0] / ratio[0] == pytest.approx(np.mean(stated))
+
+
+def test_one_report_for_everybody_is_told_from_one_for_each() -> None:
+    ones = np.ones((1, 4))
+    same = Reports(
+        ("a b",) * 4, ("Heart is big.", "heart is big", "HEART is big .", "heart is  big")
+    )
+    assert evaluate(DISTINCT, same, ones).value[0] == pytest.approx(1 / 4)
+    other = Reports(("a b",) * 4, ("a", "b", "a b", "b a"))
+    assert evaluate(DISTINCT, other, ones).value[0] == 1
+    # a patient who is drawn twice is no repetition of the model's
+    assert evaluate(DISTINCT, other, np.array([[2.0, 2, 0, 0]])).value[0] == 1
+
+
+def test_a_copy_is_word_for_word_whatever_its_capitals_and_stops() -> None:
+    training = fingerprints(["Heart size is normal. No effusion.", "", " . "])
+    assert len(training) == 1
+    predictions = ("heart size is normal . no effusion .", "no effusion", "", ".")
+    table = Reports(("a",) * 4, predictions, training=training)
+    assert evaluate(COPIED, table, np.ones((1, 4))).value[0] == 1 / 4
+    unknown = evaluate(COPIED, Reports(("a",), ("a",)), np.ones((2, 1)))
+    assert np.isnan(unknown.value).all()
+    assert "training reports" in str(unknown.reason)
+
+
+@given(st.lists(st.sampled_from(["Heart", "is", "normal.", "T2-weighted", "1.", ",", "no"])))
+def test_words_have_neither_capitals_nor_stops_and_stand_for_themselves(parts: list[str]) -> None:
+    found = words(" ".join(parts))
+    assert all(word == word.lower() and word.strip(".,") for word in found)
+    assert words(" ".join(found)) == found
+    assert fingerprint(" ".join(found)) == fingerprint(" ".join(parts))
+
+
+def test_statistics_of_wording_have_intervals_around_them() -> None:
+    made = wording_table(1, 60)
+    ids = [f"s{i}" for i in range(60)]
+    owners = [f"p{i // 2}" for i in range(60)]
+    table = ReportPredictions(
+        ids, owners, made.references, made.predictions, training=made.training
+    )
+    scored = score(table, WORDING)
+    assert not scored.notes
+    for spec in WORDING:
+        found = scored.metrics[spec.name]
+        low, high = found.ci95
+        assert low < found.value < high
+    blank = score(ReportPredictions(["a"], ["a"], ["x"], [""]), WORDING)
+    assert blank.metrics["report-length"].value == 0
+    assert blank.metrics["length-ratio"].value == 0
+    assert "copied-reports" not in blank.metrics
+
+
+def test_no_weight_has_no_statistic_and_a_reference_without_a_word_no_ratio() -> None:
+    table = Reports((".",), ("a b",), training=frozenset())
+    ratio = evaluate(RATIO, table, np.ones((1, 1)))
+    assert np.isnan(ratio.value[0])
+    assert "no reference has a word" in str(ratio.reason)
+    for spec in (LENGTH, DISTINCT, COPIED):
+        assert np.isnan(evaluate(spec, table, np.zeros((2, 1))).value).all()
 
 
 def test_cards_name_functions_and_how_intervals_are_made() -> None:

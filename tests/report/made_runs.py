@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,19 @@ import numpy as np
 
 from medbench.evaluation.files import AnyPredictions, trivial
 from medbench.evaluation.predictions import ClassPredictions
+from medbench.evaluation.report_attention import Attention
+from medbench.evaluation.report_cases import attended as shown_with_attention
+from medbench.evaluation.report_predictions import ReportPredictions
 from medbench.evaluation.retrieval_predictions import RetrievalPredictions
 from medbench.evaluation.score import baseline_estimates, score
 from medbench.plugins import discover
-from medbench.schemas.record import Record
+from medbench.schemas.record import Record, predictions_name
 from medbench.schemas.task import load_task
 
 MANIFEST = "12" * 32
 METRICS = {
     "classification": ("auroc", "accuracy"),
+    "report-generation": ("finding-f1", "distinct-reports"),
     "retrieval": ("i2t-recall@1", "i2t-median-rank", "t2i-recall@1"),
 }
 
@@ -45,6 +50,40 @@ def pairs(count: int = 40, skill: float = 1.0, seed: int = 0) -> RetrievalPredic
     return RetrievalPredictions(
         image.astype(np.float64), (text + skill * image).astype(np.float64), rows, rows, patients
     )
+
+
+#: Made up for these tests; no report of anybody.
+SAID = (
+    "The heart is enlarged.",
+    "Heart size is normal.",
+    "There is a large right pneumothorax.",
+    "No pneumothorax or pleural effusion.",
+    "There is a small left pleural effusion.",
+    "The lungs are clear.",
+    "Patchy opacity in the right lower lobe.",
+    "A healing rib fracture is seen.",
+)
+
+
+def reports(count: int = 30, seed: int = 0, attended: int = 6) -> ReportPredictions:
+    """Studies of made-up sentences; each prediction has some of its reference's. The first
+    ``attended`` of the cases that are shown have attention to two views of 4 x 4 places."""
+    rng = np.random.default_rng(seed)
+    references, predictions = [], []
+    for _ in range(count):
+        told = rng.permutation(len(SAID))[:4]
+        kept = [SAID[i] for i in told[: rng.integers(0, 5)]]
+        references.append(" ".join(SAID[i] for i in told))
+        predictions.append(" ".join([*kept, SAID[rng.integers(len(SAID))]]).lower())
+    ids = [f"study-{i:02d}" for i in range(count)]
+    table = ReportPredictions(ids, [f"p{i // 2}" for i in range(count)], references, predictions)
+    rows = shown_with_attention(table)[:attended]
+    if not rows:
+        return table
+    words = [predictions[row].split() for row in rows]
+    maps = [rng.random((len(some), 2, 4, 4)) for some in words]
+    told = list(zip(words, maps, strict=True))
+    return replace(table, attention=Attention.of([ids[row] for row in rows], told))
 
 
 def write_run(
@@ -109,8 +148,7 @@ def write_run(
     record = Record.model_validate({**content, **changes})
     target = folder / run_id
     target.mkdir(parents=True)
-    suffix = "parquet" if spec.type == "classification" else "npz"
-    table.write(target / f"predictions.{suffix}")
+    table.write(target / predictions_name(spec.type))
     text = record.model_dump_json(by_alias=True, indent=2) + "\n"
     (target / "record.json").write_text(text, encoding="utf-8")
     if features:

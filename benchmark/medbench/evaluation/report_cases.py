@@ -53,7 +53,7 @@ def agreement(reference: str, prediction: str) -> Agreement:
 def bleu_4(references: Sequence[str], predictions: Sequence[str]) -> list[float]:
     """BLEU-4 of each report alone, on its words without punctuation, in [0, 1]. Needs no Java."""
     texts = [[" ".join(words(text)) for text in some] for some in (predictions, references)]
-    return bleu(bleu_statistics(count_grams(texts[0], texts[1])), 4).tolist()
+    return [float(v) for v in bleu(bleu_statistics(count_grams(texts[0], texts[1])), 4)]
 
 
 def choose(table: ReportPredictions, each: int = EACH) -> dict[str, list[int]]:

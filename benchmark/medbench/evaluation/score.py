@@ -143,7 +143,8 @@ def score(
             notes.append(f"{spec.name}: undefined in {lost} of {resamples} resamples")
         per_label: dict[str, Estimate] | None = None
         if values.per_label is not None:
-            found = {n: _estimate(v, counts.get(n, total)) for n, v in values.per_label.items()}
+            behind = counts if values.label_counts is None else values.label_counts
+            found = {n: _estimate(v, behind.get(n, total)) for n, v in values.per_label.items()}
             per_label = {name: part for name, part in found.items() if part is not None}
         metrics[spec.name] = MetricValue(
             value=whole.value,

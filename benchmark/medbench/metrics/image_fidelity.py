@@ -56,7 +56,12 @@ def label_auroc(table: JudgedTable, weights: FloatArray) -> Values:
     notes = [values.reason, found.note]
     if unknown:
         notes.append(f"the classifier does not know {', '.join(unknown)}")
-    return replace(values, reason="; ".join(note for note in notes if note) or None)
+    scored = (~np.isnan(found.y)).sum(axis=0).tolist()
+    return replace(
+        values,
+        reason="; ".join(note for note in notes if note) or None,
+        label_counts=dict(zip(found.labels, scored, strict=True)),
+    )
 
 
 def table_scores(table: JudgedTable) -> Scored | str:

@@ -125,9 +125,16 @@ def _kid_on(backbone: str) -> Metric:
                 f"findings with fewer than {LEAST} real images, or images generated for them, "
                 f"without a value of their own: {few}"
             )
-        return Values(value, per_finding, "; ".join(notes) or None)
+        drawn = {name: _drawn(table, name) for name in per_finding or ()}
+        return Values(value, per_finding, "; ".join(notes) or None, label_counts=drawn)
 
     return kid
+
+
+def _drawn(table: JudgedTable, name: str) -> int:
+    """Number of images generated from prompts with a finding."""
+    assert table.labels is not None
+    return int((table.labels[:, list(table.label_names).index(name)] == 1).sum())
 
 
 def _per_finding(

@@ -20,6 +20,8 @@ class Values:
         value: float [B], one value per row of weights; NaN where it is undefined.
         per_label: label name to float [B], or None when the metric has no value per label.
         reason: why the value, or the value of some labels, is undefined; None when all are.
+        label_counts: label name to the number of samples behind its value, where it is not the
+            number that the table says.
         interval: the 95 % interval of ``value[0]``, by a metric that cannot be computed under many
             weightings; its identity card says how. The rest of ``value`` is then not read.
     """
@@ -28,6 +30,7 @@ class Values:
     per_label: Mapping[str, FloatArray] | None = None
     reason: str | None = None
     interval: tuple[float, float] | None = None
+    label_counts: Mapping[str, int] | None = None
 
 
 class ClassTable(Protocol):

@@ -16,6 +16,7 @@ from medbench.errors import UsageError
 from medbench.plugins import Registry
 from medbench.report import embedding, parameters, tables
 from medbench.report.drawing import Block
+from medbench.report.html import template
 from medbench.report.runs import Run, Section, sections
 from medbench.run.reporter import Reporter
 from medbench.run.stores import write_atomically
@@ -37,6 +38,7 @@ _MODULES = {
     "classification": "medbench.report.classification",
     "retrieval": "medbench.report.retrieval",
     "segmentation": "medbench.report.segmentation",
+    "report-generation": "medbench.report.reports",
 }
 
 
@@ -73,21 +75,12 @@ def write(runs: Sequence[Run], output: Path, registry: Registry, reporter: Repor
 
 def render(runs: Sequence[Run], registry: Registry, reporter: Reporter) -> str:
     """The page as HTML."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("medbench.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     parts = [
         _part(section, f"part-{k}", registry, reporter)
         for k, section in enumerate(sections(runs), 1)
     ]
     flags = sorted({flag for run in runs for flag in run.record.flags})
-    return environment.get_template("page.html").render(
+    return template("page.html").render(
         title=_title(runs),
         parts=parts,
         overview=tables.overview(runs),

@@ -61,9 +61,8 @@ def baseline(job: Job, name: str) -> ClassPredictions:
     if name != "real-only":
         return classification.baseline(job, name)
     none, side = np.zeros(0, np.int64), SIZE[job.cell.preset]
-    # a baseline is kept for all seeds, but for those that draw a fraction of the labels
-    seed = job.cell.seed if job.cell.fraction < 1 else 0
-    return _classified(job, _real(job), none, np.zeros((0, side, side), np.uint8), {}, seed)
+    made = np.zeros((0, side, side), np.uint8)
+    return _classified(job, _real(job), none, made, {}, job.cell.seed)
 
 
 def prompt_rows(job: Job, count: int) -> Rows:

@@ -127,6 +127,7 @@ def baseline_key(cell: RunSpec, loaded: Loaded, images: Decoded, name: str) -> d
         "task": cell.task.sha256,
         "protocol": cell.protocol,
         "fraction": [cell.fraction, cell.seed if cell.fraction < 1 else 0],
+        "seed": cell.seed if cell.task.synthetic else 0,  # its baseline is trained
         "samples": loaded.manifest.sha256,
         "images": images_key(loaded.dataset, images.size, loaded.samples),
         "code": {name: code_sha256(name) for name in ("medbench.evaluation", "medbench.run")},

@@ -280,6 +280,8 @@ def _division_note(cell: RunSpec, parts: dict[str, npt.NDArray[np.int64]]) -> st
         return "zero-shot: no label was used"
     if cell.baseline:
         return "a trivial predictor, run alone"
+    if cell.task.synthetic:
+        return f"{split.rule}: the classifier's epoch is chosen on val; test is scored once"
     if split.folds:
         return (
             f"{split.folds}-fold cross-validation by patient: each sample is scored once, out of "

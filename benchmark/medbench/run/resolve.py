@@ -62,6 +62,10 @@ def resolve(request: Request, registry: Registry) -> Plan:
             continue
         source = sources[task.dataset]
         preset = _preset(request.preset, spec, source, device)
+        if variant is not None and variant.presets and preset not in variant.presets:
+            only = ", ".join(variant.presets)
+            skipped.append(Skip(name, task.name, f"{name} exists at preset {only} only"))
+            continue
         given = _weights_for(weights, spec, variant)
         for_stages = {
             n.partition("@")[2]: path

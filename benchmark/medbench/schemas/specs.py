@@ -72,6 +72,7 @@ class Variant:
             variant (it stands for another network, such as the unadapted base model); it then
             takes ``--weights MODEL@VARIANT=PATH`` only.
         from_scratch: True when the variant runs without weights at every preset.
+        presets: those at which it exists; all of the model's if empty.
     """
 
     name: str
@@ -80,9 +81,11 @@ class Variant:
     adaptation: Adaptation | None = None
     own_weights: bool = False
     from_scratch: bool = False
+    presets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _require_name("variant", self.name)
+        _require_among(f"variant {self.name}", "presets", self.presets, PRESETS)
         if self.adaptation is not None:
             _require_among(f"variant {self.name}", "adaptation", (self.adaptation,), ADAPTATIONS)
 

@@ -19,7 +19,7 @@ from medbench.data.splits import fraction, patients_of
 from medbench.errors import DataError, WeightsError
 from medbench.models.base_clip import base_stage
 from medbench.models.batchnorm import statistics
-from medbench.models.clip import image_features, text_features
+from medbench.models.clip import count, image_features, text_features
 from medbench.models.contrastive import info_nce
 from medbench.models.tokenizer import tokenize
 from medbench_cls_clip import CLS_CLIP
@@ -309,15 +309,36 @@ def test_feature_maps_pass_through_the_adapters() -> None:
         assert not torch.allclose(before, model.encode_patches(images)[0], atol=1e-3)
 
 
+class Toys:
+    """Pictures of the toy corpus by row."""
+
+    def batch(self, indices: np.ndarray) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(int(indices.sum()))
+        return torch.rand(len(indices), 3, 32, 32, generator=generator)
+
+
 def test_fine_tuning_trains_adapters_and_norms_alone() -> None:
-    """What the harness' fine-tuning collects, and what reaches it."""
+    from medbench.evaluation.fine_tune import Schedule, fine_tune
+
     model = make(toy_config(trained="adapters"))
-    model.encode_images(torch.rand(4, 3, 32, 32))[:, 0].sum().backward()
-    reached = {n for n, p in model.clip.named_parameters() if p.grad is not None}
-    assert reached
-    assert all("bn" in n or "downsample.1" in n for n in reached), reached
-    assert all(p.grad is not None for p in model.adapters["vision"].parameters())  # type: ignore[union-attr]
-    assert all(p.grad is None for p in model.adapters["text"].parameters())  # type: ignore[union-attr]
+    found = fine_tune(
+        model.encode_images,
+        [model.clip, model.adapters],
+        Toys(),
+        np.arange(12)[:, None] % 2.0,
+        np.arange(0, 8),
+        np.arange(8, 10),
+        np.arange(10, 12),
+        False,
+        0,
+        torch.device("cpu"),
+        schedule=Schedule(epochs=1, least_steps=1, batch=8),
+    )
+    layers = [p for m in norms(model.clip.visual).values() for p in m.parameters()]  # type: ignore[arg-type]
+    vision = count(model.adapters["vision"].parameters())
+    head = 32 + 1
+    assert found.trained == vision + count(layers) + head
+    assert found.trained < 0.05 * model.parameter_counts()["total"]
 
 
 # --- drawing ----------------------------------------------------------------------------------

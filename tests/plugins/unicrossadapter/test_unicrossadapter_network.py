@@ -45,8 +45,9 @@ def images_of(seen: Seen) -> list[torch.Tensor]:
 
 @settings(max_examples=10, deadline=None)
 @given(place=st.integers(1, 7), word=st.integers(2, 17))
-def test_a_later_word_changes_no_earlier_logit_and_no_image_feature(place: int, word: int) -> None:
-    network = _shared()
+def test_a_later_word_changes_no_earlier_logit_and_no_image_feature(
+    network: ReportNetwork, place: int, word: int
+) -> None:
     changed = IDS.clone()
     changed[:, place] = word if word != int(IDS[0, place]) else 1
     seen, logits = looked(network, IDS)
@@ -54,15 +55,6 @@ def test_a_later_word_changes_no_earlier_logit_and_no_image_feature(place: int, 
     assert torch.equal(logits[:, :place], otherwise[:, :place])
     assert not torch.equal(logits[:, place:], otherwise[:, place:])
     assert all(map(torch.equal, images_of(seen), images_of(other)))
-
-
-_kept: list[ReportNetwork] = []
-
-
-def _shared() -> ReportNetwork:
-    if not _kept:
-        _kept.append(stirred(make()).network)
-    return _kept[0]
 
 
 def test_as_released_a_later_word_changes_earlier_logits_and_images(
@@ -202,7 +194,8 @@ def test_pooling_kept_spatial_is_clips_where_clip_pools() -> None:
 
 def test_training_mode_leaves_clip_in_evaluation_mode(network: ReportNetwork) -> None:
     network.train()
-    assert network.neck.training and not network.clip.training
+    assert network.neck.training
+    assert not network.clip.training
     assert not any(module.training for module in network.clip.modules())
     network.eval()
 
