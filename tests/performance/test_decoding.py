@@ -16,7 +16,7 @@ from medbench_unicrossadapter.model import UniCrossAdapter
 from medbench_unicrossadapter.network import ReportNetwork
 from medbench_unicrossadapter.vocabulary import Vocabulary
 
-STUDIES, WORDS, VOCABULARY = 8, 59, 800
+STUDIES, WORDS, VOCABULARY = 32, 59, 800
 
 
 @pytest.mark.performance
