@@ -85,7 +85,7 @@ UNICROSSADAPTER = ModelSpec(
         Variant(
             name="as-released",
             description="LEAKS: adapters see the words to be predicted in training, as in the "
-            "released code; for --protocol paper-compat",
+            "released code; never to be ranked beside the others",
             config={"leaks": True},
             own_weights=True,
         ),

@@ -191,11 +191,12 @@ class UniCrossAdapter:
 
     def _rereading(self, images: torch.Tensor, mask: torch.Tensor) -> Step:
         """Every word changes what is made of the images and of all other words."""
-        beam = self.config.beam
-        images, mask = images.repeat_interleave(beam, 0), mask.repeat_interleave(beam, 0)
+        beam, network = self.config.beam, self.network
+        begun = network.begin(images, mask).repeat_interleave(beam, 0)
+        beams = mask.repeat_interleave(beam, 0)
 
         def step(tokens: torch.Tensor, _: torch.Tensor | None) -> torch.Tensor:
-            return self.network.read(tokens, self.network.see(images, mask, tokens))[:, -1]
+            return network.read(tokens, network.look(begun, beams, tokens))[:, -1]
 
         return step
 

@@ -127,12 +127,23 @@ class ReportNetwork(nn.Module):
             mask: bool [B, V], True where a view exists; at least one in each row.
             ids: int64 [B, T], words read so far, of which only the leaking form makes use.
         """
+        return self.look(self.begin(images, mask), mask, ids)
+
+    def begin(self, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Stem and first stage, which stand before all adapters: float [B, V, C, h, w]."""
+        visual = self.clip.visual
+        return place(visual.layer1(visual.stem(normalise(images[mask]))), mask)
+
+    def look(
+        self, begun: torch.Tensor, mask: torch.Tensor, ids: torch.Tensor | None = None
+    ) -> Seen:
+        """The rest of `see`, from what `begin` gave."""
         config, visual = self.config, self.clip.visual
         if ids is None or not config.leaks:
-            ids = torch.full((len(images), 1), START, device=images.device)
+            ids = torch.full((len(mask), 1), START, device=mask.device)
         real = _real(ids)[:, None, None]  # [B, 1, 1, T]
         study = torch.arange(len(mask), device=mask.device)[:, None].expand_as(mask)[mask]  # [R]
-        x = visual.layer1(visual.stem(normalise(images[mask])))  # [R, C, h, w]
+        x = begun[mask].contiguous(memory_format=torch.channels_last)  # [R, C, h, w]
         words, cache = self._embed(ids, 0), Cache()
         image = text = None
         maps: list[torch.Tensor] = []
@@ -280,11 +291,16 @@ def _real(ids: torch.Tensor) -> torch.Tensor:
     return real
 
 
-def _by_study(rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Tokens [R, S, k] of the views that exist -> [B, V S, k]: a study's views side by side."""
+def place(rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """What the R views that exist have, [R, ...] -> [B, V, ...], zeros for others."""
     whole = rows.new_zeros(*mask.shape, *rows.shape[1:])
     whole[mask] = rows
-    return whole.flatten(1, 2)
+    return whole
+
+
+def _by_study(rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Tokens [R, S, k] of the views that exist -> [B, V S, k]: a study's views side by side."""
+    return place(rows, mask).flatten(1, 2)
 
 
 def _token_mask(mask: torch.Tensor, tokens: int) -> torch.Tensor:

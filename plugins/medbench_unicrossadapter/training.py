@@ -17,7 +17,7 @@ from medbench.models.contrastive import epoch_order
 from medbench.models.pairs import evenly
 from medbench_unicrossadapter.augment import crop_and_flip
 from medbench_unicrossadapter.config import UniCrossAdapterConfig
-from medbench_unicrossadapter.network import START, ReportNetwork
+from medbench_unicrossadapter.network import START, ReportNetwork, place
 from medbench_unicrossadapter.studies import Study, flatten
 from medbench_unicrossadapter.vocabulary import Vocabulary
 
@@ -82,13 +82,6 @@ class History:
         self.losses, self.weights = list(state["losses"]), dict(state["weights"])
 
 
-def placed(images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Images float [R, ...] of the views that exist -> [B, V, ...], zeros elsewhere."""
-    whole = images.new_zeros(*mask.shape, *images.shape[1:])
-    whole[mask] = images
-    return whole
-
-
 def report_loss(
     network: ReportNetwork, images: torch.Tensor, mask: torch.Tensor, ids: torch.Tensor
 ) -> tuple[torch.Tensor, int]:
@@ -101,7 +94,7 @@ def report_loss(
         ids: int64 [B, T + 1], start, words, end and what fills up.
     """
     given, wanted = ids[:, :-1], ids[:, 1:]
-    logits = network.read(given, network.see(placed(images, mask), mask, given))  # [B, T, words]
+    logits = network.read(given, network.see(place(images, mask), mask, given))  # [B, T, words]
     lengths = (wanted != START).sum(1, keepdim=True)
     counted = torch.arange(wanted.shape[1], device=ids.device) <= lengths  # [B, T]
     return F.cross_entropy(logits[counted].float(), wanted[counted], reduction="sum"), int(
@@ -183,7 +176,7 @@ def settle(
         pixels, mask = train.pixels(rows)
         with run.autocast():
             network.see(
-                placed(pixels[..., middle, middle].to(run.device), mask.to(run.device)),
+                place(pixels[..., middle, middle].to(run.device), mask.to(run.device)),
                 mask.to(run.device),
                 train.tokens(rows)[:, :-1].to(run.device),
             )

@@ -319,7 +319,8 @@ def test_pixels_are_probed_like_features() -> None:
 
 
 def test_an_unknown_baseline_names_the_known_ones() -> None:
-    assert set(names("classification")) == {"prior", "all-positive", "nearest-32", "pixels-32"}
+    known = {"prior", "all-positive", "nearest-32", "pixels-32", "real-only"}
+    assert set(names("classification")) == known
     with pytest.raises(UsageError, match="'prior'"):
         baseline_scores(
             "priors", y=np.ones((1, 1)), folds=np.zeros(1, int), patients=["a"], multiclass=False

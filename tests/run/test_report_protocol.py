@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,11 +51,13 @@ def run(
 ) -> Run:
     """Run a changed random convolution on the IU X-Ray phantom, in this process: exit code, record
     and messages."""
-    data = phantoms("iu-xray")
+    given = phantoms("iu-xray")
     monkeypatch.setenv("MEDBENCH_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MEDBENCH_CONFIG", str(tmp_path / "none.toml"))
 
-    def go(package: str, *changes: tuple[str, str]) -> tuple[int, dict[str, Any], str]:
+    def go(
+        package: str, *changes: tuple[str, str], task: str = "iu-xray-report", data: Path = given
+    ) -> tuple[int, dict[str, Any], str]:
         source = (PACKAGES / "able_model.py").read_text("utf-8").replace("able_model", package)
         source = source.replace('name="able"', f'name="{package}"')
         for old, new in changes:
@@ -68,7 +71,7 @@ def run(
         (info / "entry_points.txt").write_text(f"[medbench]\n{package} = {package}\n")
         monkeypatch.syspath_prepend(str(site))
         with pytest.raises(SystemExit) as ended:
-            main(["run", "-m", package, "-t", "iu-xray-report", "--data", str(data), "--json",
+            main(["run", "-m", package, "-t", task, "--data", str(data), "--json",
                   "--device", "cpu", "--output", str(tmp_path / "runs")])  # fmt: skip
         out, err = capsys.readouterr()
         found = json.loads(out)["records"] if out else []
@@ -150,6 +153,38 @@ def test_what_neither_writes_nor_encodes_images_is_refused(run: Run) -> None:
     code, _, err = run("neither", (WRITES, ""), ('"encode_images",', ""))
     assert code == 2
     assert "needs generate_reports or encode_images" in err
+
+
+def test_a_hit_on_an_equal_report_is_a_hit_both_ways(
+    run: Run, tmp_path: Path, phantoms: Callable[[str], Path]
+) -> None:
+    data = tmp_path / "equal"
+    shutil.copytree(phantoms("iu-xray"), data)
+    content = json.loads((data / "annotation.json").read_text("utf-8"))
+    first, second = content["test"][:2]
+    second["report"] = first["report"].replace(" ", "  ")
+    (data / "annotation.json").write_text(json.dumps(content), "utf-8")
+    code, record, err = run("matching", task="iu-xray-retrieval", data=data)
+    assert code == 0, err
+    opened = open_dataset(discover(third_party=False).dataset("iu-xray"), data)
+    said = [" ".join((s.text or "").split()) for s in opened.samples if s.split == "test"]
+    assert len(set(said)) < len(content["test"]), "two studies have one report"
+    with np.load(tmp_path / "runs" / record["run_id"] / "predictions.npz") as found:
+        image, text = found["image"].astype(float), found["text"].astype(float)
+        groups, others = found["image_group"], found["text_group"]
+    assert len(others) == len(set(others)) == len(set(said)), "each different report is one text"
+    same = np.array(said)[:, None] == np.array(said)[None]
+    assert ((groups[:, None] == groups[None]) == same).all()
+    match = groups[:, None] == others[None]
+    image /= np.linalg.norm(image, axis=1, keepdims=True)
+    cosine = image @ (text / np.linalg.norm(text, axis=1, keepdims=True)).T
+    for way, scores, hits in (("i2t", cosine, match), ("t2i", cosine.T, match.T)):
+        # the best match among five: candidates of equal cosine were not drawn here
+        first = np.argsort(-scores, axis=1)[:, :5]
+        expected = np.take_along_axis(hits, first, axis=1).any(axis=1).mean()
+        assert record["metrics"][f"{way}-recall@5"]["value"] == pytest.approx(expected, abs=0.03)
+        chance = record["baselines"]["chance"][f"{way}-recall@1"]["value"]
+        assert chance == pytest.approx(hits.mean(axis=1).mean())
 
 
 # --- the nearest study ------------------------------------------------------------------------

@@ -119,6 +119,17 @@ class GeneratesReports(Protocol):
         ...
 
 
+class ExplainsReports(Protocol):
+    """Which part of its images a generator looked at, for galleries. Optional."""
+
+    def explain_reports(
+        self, images: torch.Tensor, mask: torch.Tensor
+    ) -> Sequence[tuple[Sequence[str], torch.Tensor]]:
+        """Inputs as of ``generate_reports`` -> per study its L words, and float [L, V, h, w]:
+        the share of attention that each word paid to each place of each view."""
+        ...
+
+
 @runtime_checkable
 class GeneratesImages(Protocol):
     """Images from prompts."""

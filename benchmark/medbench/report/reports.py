@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,7 +18,7 @@ from markupsafe import Markup
 
 from medbench.data.images import load
 from medbench.errors import MedbenchError
-from medbench.evaluation.report_cases import Agreement, agreement, bleu_4, choose
+from medbench.evaluation.report_cases import agreement, bleu_4, choose
 from medbench.evaluation.report_predictions import ReportPredictions
 from medbench.evaluation.verdict import verdict
 from medbench.plugins import Registry
@@ -25,7 +26,6 @@ from medbench.report.drawing import Block, Figure
 from medbench.report.html import template
 from medbench.report.pictures import Pictures
 from medbench.report.runs import Run, Section
-from medbench.report.tables import number
 from medbench.report.wording import marked
 from medbench.run.reporter import Reporter
 from medbench.run.reports import studies
@@ -36,21 +36,19 @@ ATTENDED = 6  #: cases of a section with attention
 SIDE = 224  #: of an image, in pixels
 WIDTH = 1180  #: of a case, in pixels
 
-_KINDS = {
-    "best": "among the best",
-    "random": "drawn blindly",
-    "worst": "among the worst",
-}
+_KINDS = {"best": "Among the best", "random": "Drawn blindly", "worst": "Among the worst"}
+#: How findings are called here, where they are not called by their label.
+_CALLED = {"no-finding": "normal study"}
 _READING = (
     "Marked and underlined: two or more words in a row that both reports have. Cases are ranked by "
     "the F1 of the findings that a rule-based reader finds stated as present in the two reports "
-    "(uncertain ones do not count), equal ones by the findings other than no-finding that are "
+    "(uncertain ones do not count), equal ones by the findings of illness that are "
     "right, then by BLEU-4 of the report alone. The random cases are the same for every run of the "
     "same studies."
 )
 _KEEP = (
-    "This gallery holds report texts of the data it was made from, as those of phantoms are real "
-    "reports. Keep it where these may be kept; it must not be committed to a repository or "
+    "This gallery holds the report texts of the data it was made from; those of phantoms are real "
+    "reports too. Keep it where these may be kept; it must not be committed to a repository or "
     "published."
 )
 
@@ -67,12 +65,13 @@ class Tile:
 class Case:
     """What the template shows of a study; images are data URIs."""
 
-    name: str
-    kind: str
+    heading: str
     views: list[tuple[str, str]]
     reference: Markup
     prediction: Markup
-    findings: Agreement
+    right: str
+    missed: str
+    invented: str
     f1: str
     bleu: str
     tiles: list[Tile]
@@ -91,8 +90,9 @@ class Studies(Pictures):
                 sample = dataset.samples[row]
                 if (sample.text or "") != reference:
                     break
+                name = f"{sample.view} view" if sample.view else f"view {len(found) + 1}"
                 try:
-                    found.append((sample.view or "image", load(dataset.reader, sample, SIDE)))
+                    found.append((name, load(dataset.reader, sample, SIDE)))
                 except MedbenchError as error:
                     self._reporter.say(f"An image cannot be shown: {error}")
         self._found += bool(found)
@@ -119,8 +119,8 @@ class Studies(Pictures):
         )
 
 
-def blocks(section: Section, name: str, registry: Registry, reporter: Reporter) -> list[Block]:
-    """A gallery for each run; ``name`` begins their ids."""
+def blocks(section: Section, _: str, registry: Registry, reporter: Reporter) -> list[Block]:
+    """A gallery for each run, of as many as there is room for; nothing in them has an id."""
     runs = [
         (run, run.predictions)
         for run in section.models
@@ -133,9 +133,7 @@ def blocks(section: Section, name: str, registry: Registry, reporter: Reporter) 
     attended = ATTENDED // len(shown)
     found = []
     for run, table in shown:
-        figures, attentive = _cases(
-            run, table, pictures, f"{name}-reports-{run.number}", EACH // len(shown), attended
-        )
+        figures, attentive = _cases(run, table, pictures, EACH // len(shown), attended)
         record = run.record
         notes = [
             f"This run {said}."
@@ -149,7 +147,9 @@ def blocks(section: Section, name: str, registry: Registry, reporter: Reporter) 
             if attentive
             else ""
         )
-        found.append(Block(f"Reports of {run.label}", reading, figures, [*notes, _KEEP]))
+        found.append(
+            Block(f"Reports of {run.label}", reading, figures, [_summary(table), *notes, _KEEP])
+        )
     last = [pictures.where]
     if len(runs) > len(shown):
         left = "; ".join(run.label for run, _ in runs[len(shown) :])
@@ -159,7 +159,7 @@ def blocks(section: Section, name: str, registry: Registry, reporter: Reporter) 
 
 
 def _cases(
-    run: Run, table: ReportPredictions, pictures: Studies, name: str, each: int, attended: int
+    run: Run, table: ReportPredictions, pictures: Studies, each: int, attended: int
 ) -> tuple[list[Figure], bool]:
     """Cases of a run as figures, and whether some have attention."""
     page = template("case.html")
@@ -177,20 +177,37 @@ def _cases(
                 seen.add(sample)
             findings = agreement(reference, prediction)
             case = Case(
-                f"{name}-{kind}-{place}",
-                _KINDS[kind],
+                f"{_KINDS[kind]}, {place} of {len(rows)}",
                 [(view, jpeg(pixels)) for view, pixels in views],
                 marked(reference, prediction),
                 marked(prediction, reference),
-                findings,
-                number(findings.f1),
-                number(told[row]),
+                _called(findings.right),
+                _called(findings.missed),
+                _called(findings.invented),
+                f"{findings.f1:.3f}",
+                f"{told[row]:.3f}",
                 tiles,
             )
             html = Markup(page.render(case=case, side=SIDE))
-            caption = f"Study {sample}, {_KINDS[kind]} ({place} of {len(rows)}), {run.label}"
+            caption = f"Study {sample}, run {run.label}"
             figures.append(Figure(html, caption, WIDTH))
     return figures, bool(seen)
+
+
+def _called(findings: Sequence[str]) -> str:
+    return ", ".join(_CALLED.get(name, name) for name in findings) or "none"
+
+
+def _summary(table: ReportPredictions) -> str:
+    """How many of all tested reports have their findings right, and what the others do."""
+    found = [agreement(a, b) for a, b in zip(table.references, table.predictions, strict=True)]
+    missed, invented = sum(bool(f.missed) for f in found), sum(bool(f.invented) for f in found)
+    right = sum(not (f.missed or f.invented) for f in found)
+    return (
+        f"Of all {len(found):,} tested studies, {right:,} reports state just the findings of the "
+        f"reference, {missed:,} miss one or more, {invented:,} invent one or more (a study wrongly "
+        "called normal misses what it has and invents a normal study)."
+    )
 
 
 def _tiles(table: ReportPredictions, sample: str, views: int) -> list[Tile]:

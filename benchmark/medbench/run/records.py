@@ -241,6 +241,7 @@ def assemble(name: str, cell: RunSpec, loaded: Loaded, results: Results) -> Reco
             *_phantom_note(loaded),
             *fitted.notes,
             *results.scored.notes,
+            *_verdict(cell, results),
         ],
     )
 
@@ -272,6 +273,16 @@ def _expected(cell: RunSpec, loaded: Loaded, test: npt.NDArray[np.int64]) -> int
     if cell.task.unit == "study":
         return len({loaded.samples[i].study or loaded.samples[i].id for i in test})
     return len(test)
+
+
+def _verdict(cell: RunSpec, results: Results) -> list[str]:
+    """Whether a generator of reports does better than looking one up."""
+    from medbench.evaluation.verdict import verdict
+
+    if cell.baseline:
+        return []
+    task = cell.task
+    return verdict(task.type, task.primary, results.scored.metrics, results.baselines)
 
 
 def _division_note(cell: RunSpec, parts: dict[str, npt.NDArray[np.int64]]) -> str:

@@ -44,10 +44,10 @@ def test_variants_resolve_with_their_adaptation(tmp_path: Path) -> None:
 
 def test_what_cannot_be_is_skipped_with_its_reason(tmp_path: Path) -> None:
     found = plan(tmp_path, models=("cls-clip",), tasks=("rsna", "covid-ct", "iu-xray-report"))
-    assert [c.task.name for c in found.cells] == ["rsna"]
+    # it writes no reports, but an image encoder may look one up
+    assert [c.task.name for c in found.cells] == ["rsna", "iu-xray-report"]
     reasons = {s.task: s.reason for s in found.skipped}
     assert "encode_volumes" in reasons["covid-ct"]
-    assert "generate_reports" in reasons["iu-xray-report"]
 
 
 def test_a_nested_setting(tmp_path: Path) -> None:

@@ -85,6 +85,8 @@ def test_published_sizes_of_clip_and_adapters() -> None:
     for site in network.text_sites:
         assert count(site.down.parameters()) == 512 * 64 + 64
         assert count(site.up.parameters()) == 512 * 64 + 512
+    adapters = (*network.image_sites.parameters(), *network.text_sites.parameters())
+    assert count(adapters) == 1_945_856  # 1.6 % of CLIP
     assert network._blocks_done == (4, 8, 12)
     assert network.positions.shape == (196, 512)
 
