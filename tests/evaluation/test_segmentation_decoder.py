@@ -164,3 +164,20 @@ def test_every_map_is_used(sides: tuple[int, ...]) -> None:
     for k in range(len(maps)):
         changed = [m + (j == k) for j, m in enumerate(maps)]
         assert not torch.equal(decoder(maps), decoder(changed))
+
+
+def test_a_coarser_decoder_gives_masks_at_full_size_for_less_work() -> None:
+    masks, maps = world()
+    rows = torch.arange(96)
+    schedule = replace(QUICK, coarser=2)
+    decoder, losses = train_decoder(
+        lambda some: [m[some] for m in maps], masks, rows[:64], rows[64:80], 0, CPU, schedule
+    )
+    assert min(losses) < 0.5 * losses[0]
+    assert predict_masks(decoder, lambda some: [m[some] for m in maps], rows[80:], CPU).shape == (
+        16,
+        *masks.shape[1:],
+    )
+    with torch.no_grad():
+        half = decoder.decoder([m[:4] for m in maps])
+    assert half.shape[-1] * 2 == masks.shape[-1]

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from medbench.errors import CellError
-from medbench.evaluation.segmentation_decoders import PUBLISHED_WIDTH, build_decoder
+from medbench.evaluation.segmentation_decoders import PUBLISHED_WIDTH, Enlarged, build_decoder
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Advance = Callable[..., None]
@@ -39,6 +39,8 @@ class Schedule:
         batch: images in a batch.
         loss: 10 x focal minus log Dice; "dice-ce" is there for comparison.
         width: channels of the decoder's first block.
+        coarser: the decoder works at the masks' side divided by this, and its logits are enlarged:
+            most of its time goes into the last doublings.
     """
 
     rate: float = 5e-4
@@ -48,6 +50,7 @@ class Schedule:
     batch: int = 4
     loss: Literal["focal-log-dice", "dice-ce"] = "focal-log-dice"
     width: int = PUBLISHED_WIDTH
+    coarser: int = 1
 
 
 def focal_log_dice(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -107,8 +110,15 @@ def train_decoder(
     torch.manual_seed(seed)
     shapes = [m.shape for m in maps(train[:1])]
     decoder = build_decoder(
-        [s[1] for s in shapes], [s[-1] for s in shapes], size, image or size, plan.width
-    ).to(device)
+        [s[1] for s in shapes],
+        [s[-1] for s in shapes],
+        size // plan.coarser,
+        (image or size) // plan.coarser,
+        plan.width,
+    )
+    if plan.coarser > 1:
+        decoder = Enlarged(decoder, size)
+    decoder = decoder.to(device)
     optimiser = torch.optim.AdamW(decoder.parameters(), lr=plan.rate, weight_decay=plan.decay)
     generator = torch.Generator().manual_seed(seed)
 

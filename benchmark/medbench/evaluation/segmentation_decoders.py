@@ -56,6 +56,20 @@ def build_decoder(
     return PyramidDecoder(channels, sides, size, width)
 
 
+class Enlarged(nn.Module):
+    """A decoder's logits [B, s, s], bilinearly at [B, size, size]."""
+
+    def __init__(self, decoder: nn.Module, size: int) -> None:
+        super().__init__()
+        self.decoder, self.size = decoder, size
+
+    def forward(self, maps: Maps) -> torch.Tensor:
+        """float maps [B, D_i, h_i, h_i], finest first -> logits [B, size, size]."""
+        logits = self.decoder(maps)[:, None]
+        side = (self.size, self.size)
+        return F.interpolate(logits, side, mode="bilinear", align_corners=False)[:, 0]
+
+
 class PatchDecoder(nn.Module):
     """One map [B, D, h, h], such as a transformer's patch tokens, to one logit per pixel.
 

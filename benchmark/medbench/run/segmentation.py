@@ -75,7 +75,7 @@ def schedule_of(preset: str) -> Schedule:
         return Schedule()
     if preset == "small":
         return Schedule(width=128, epochs=30, patience=5, batch=32)
-    return Schedule(width=64, epochs=15, patience=3, batch=32)
+    return Schedule(width=64, epochs=15, patience=3, batch=32, coarser=2)
 
 
 def _train(job: Job, truth: Masks, schedule: Schedule, path: Path) -> None:
