@@ -76,5 +76,6 @@ def divide_pairs(
     if not len(others):
         raise DataError("Every patient of the corpus is needed for validation. Use more data.")
     names = [patients[row] for row in others]
-    chosen = others[fraction(names, [_CLASS] * len(names), share, seed)]
+    # two patients are what a contrast needs: no label is at stake
+    chosen = others[fraction(names, [_CLASS] * len(names), share, seed, fewest=2)]
     return torch.from_numpy(chosen), torch.from_numpy(kept_back)

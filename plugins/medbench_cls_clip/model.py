@@ -163,7 +163,11 @@ class ClsClip:
         config, recipe = self.config, self.config.pretrain
         everything, told = told_pairs(corpus, recipe.sentence_length, run)
         kept = fraction(
-            patients_of(everything), [""] * len(everything), recipe.fraction, run.seed
+            patients_of(everything),
+            ["pairs"] * len(everything),
+            recipe.fraction,
+            run.seed,
+            fewest=2,  # what a contrast needs: no label is at stake
         ).tolist()
         samples = [everything[i] for i in kept]
         shown = self._statistics_samples(everything) if has_batchnorm(self._tower) else []

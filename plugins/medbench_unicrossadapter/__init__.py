@@ -23,6 +23,8 @@ UNICROSSADAPTER = ModelSpec(
             "epochs": 8,
             "batch": 32,
             "lr": 1e-3,
+            # Adam adds it to the gradient: at this rate it would wipe out what learns slowly
+            "weight_decay": 0.0,
         },
         "small": {
             **GENERAL_CLIP["small"],
@@ -31,6 +33,7 @@ UNICROSSADAPTER = ModelSpec(
             "epochs": 20,
             "batch": 32,
             "lr": 5e-4,
+            "weight_decay": 0.0,
         },
         "paper": {},
     },
@@ -47,7 +50,6 @@ UNICROSSADAPTER = ModelSpec(
                 "min_frequency": 10,
                 "views": 1,
                 "dropout": 0.1,
-                "weight_decay": 4e-5,
             },
             own_weights=True,
         ),

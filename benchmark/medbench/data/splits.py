@@ -213,7 +213,11 @@ def stratified_limit(
 
 
 def fraction(
-    patients: Sequence[str], classes: Sequence[Hashable], share: float, seed: int
+    patients: Sequence[str],
+    classes: Sequence[Hashable],
+    share: float,
+    seed: int,
+    fewest: int = FEWEST,
 ) -> Indices:
     """The samples of a share of each class's patients: for training with fewer labels.
 
@@ -224,12 +228,13 @@ def fraction(
         classes: of each sample, [N]; see `kfold`.
         share: in (0, 1].
         seed: of the choice.
+        fewest: patients of a class that must be left.
 
     Returns:
         Indices of the chosen samples, ascending, int64 [M].
 
     Raises:
-        DataError: ``share`` is out of range, or leaves fewer than 5 patients of a class.
+        DataError: ``share`` is out of range, or leaves fewer patients of a class.
     """
     if not 0 < share <= 1:
         raise DataError(f"A fraction of {share:g} is outside (0, 1].")
@@ -238,10 +243,10 @@ def fraction(
     chosen: set[str] = set()
     for name, members in _ordered(patients, classes, seed).items():
         count = round(share * len(members))
-        if count < FEWEST:
+        if count < fewest:
             raise DataError(
                 f"A fraction of {share:g} leaves {count} of {len(members)} training patients of "
-                f"class '{name}'; at least {FEWEST} are needed for a result that means anything. "
+                f"class '{name}'; at least {fewest} are needed for a result that means anything. "
                 "Use a larger fraction or more data."
             )
         chosen.update(members[:count])

@@ -26,15 +26,19 @@ SEED = 0
 def blocks(section: Section, name: str, reporter: Reporter) -> list[Block]:
     """A panel for each run with features, all of the same samples; ``name`` begins their ids."""
     notes, drawn = [], []
-    usable = []
+    usable: list[Run] = []
     for run in section.models:
         if run.features is None:
             continue  # the page names them
         reason = _unusable(run)
         if reason:
             notes.append(f"Run {run.label} is not shown: {reason}.")
-        else:
+            continue
+        twin = next((r for r in usable if _same(r, run)), None)
+        if twin is None:
             usable.append(run)
+        else:
+            notes.append(f"Run {run.label} has the features of run {twin.number}.")
     if not usable:
         return []
     common = set.intersection(*(set(_features(run).ids) for run in usable))
@@ -78,6 +82,12 @@ def blocks(section: Section, name: str, reporter: Reporter) -> list[Block]:
             notes,
         )
     ]
+
+
+def _same(one: Run, other: Run) -> bool:
+    """Whether both have the same features, as runs with fewer labels do."""
+    a, b = _features(one), _features(other)
+    return a.ids == b.ids and np.array_equal(a.vectors, b.vectors)
 
 
 def tsne(vectors: FloatArray) -> FloatArray:

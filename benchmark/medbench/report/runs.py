@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
@@ -50,6 +51,7 @@ class Run:
         predictions: None when they are not beside the record.
         features: None when the run kept none.
         limit: of ``--limit``; None when there was none, or the folder does not say.
+        settings: those in which it differs from another run of the same model, as ``--set`` has.
     """
 
     number: int
@@ -58,12 +60,18 @@ class Run:
     predictions: AnyPredictions | None
     features: Features | None
     limit: int | None
+    settings: str = ""
+
+    @property
+    def name(self) -> str:
+        """As tables name it: number, model, and settings that set it apart."""
+        return " ".join(filter(None, [str(self.number), self.record.model_id, self.settings]))
 
     @property
     def label(self) -> str:
         """As legends name it: number, model, and what sets it apart."""
         record = self.record
-        parts = [f"{self.number} {record.model_id}"]
+        parts = [self.name]
         if record.fraction != 1:
             parts.append(f"{100 * record.fraction:.3g} % of labels")
         if record.seed:
@@ -146,7 +154,33 @@ def read(folders: Sequence[Path], registry: Registry) -> list[Run]:
     """
     records = [(folder, _record(folder / RECORD)) for folder in folders]
     records.sort(key=lambda pair: pair[1].model.name == BASELINE)
-    return [_read(number, *pair, registry) for number, pair in enumerate(records, 1)]
+    runs = [_read(number, *pair, registry) for number, pair in enumerate(records, 1)]
+    return [replace(run, settings=_apart(run, runs)) for run in runs]
+
+
+def _apart(run: Run, runs: Sequence[Run]) -> str:
+    """The settings that tell a run from others of the same model on the same task."""
+    own = _flat(run.record.model.config)
+    alike = [
+        _flat(other.record.model.config)
+        for other in runs
+        if other.record.model_id == run.record.model_id
+        and other.record.task.name == run.record.task.name
+        and other.record.model.preset == run.record.model.preset
+    ]
+    keys = sorted(key for key in own if any(other.get(key) != own[key] for other in alike))
+    return ", ".join(f"{key}={own[key]}" for key in keys[:3]) + (", ..." if len(keys) > 3 else "")
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found.update(_flat(value, f"{prefix}{key}."))
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def sections(runs: Sequence[Run]) -> list[Section]:

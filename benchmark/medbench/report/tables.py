@@ -89,7 +89,7 @@ def results(section: Section) -> Table:
     metrics = section.metrics
     rows = [
         Row(
-            f"{run.number} {run.record.model_id}",
+            run.name,
             [
                 Cell(run.record.adaptation or DASH),
                 Cell(f"{100 * run.record.fraction:.3g} %"),
@@ -167,7 +167,12 @@ def fractions(section: Section) -> Table | None:
     muted: set[str] = set()
     for run in section.runs:
         record = run.record
-        head = " ".join([record.model_id, record.adaptation or "", f"seed {record.seed}"])
+        head = " ".join(
+            filter(
+                None,
+                [record.model_id, run.settings, record.adaptation, f"seed {record.seed}"],
+            )
+        )
         lines.setdefault(head, {})[record.fraction] = estimate(record.metrics.get(name))
         if run.is_baseline:
             muted.add(head)
@@ -219,7 +224,7 @@ def overview(runs: Sequence[Run]) -> Table:
         track = "PHANTOM" if record.data.track == "phantom" else "real"
         rows.append(
             Row(
-                f"{run.number} {record.model_id}",
+                run.name,
                 [
                     Cell(record.task.name),
                     Cell(f"{record.data.dataset} ({track})"),

@@ -214,9 +214,10 @@ def _fine_tune(job: Job) -> ClassPredictions:
     scores = np.full(loaded.y.shape, np.nan)
     scores[rows["test"]] = kept["scores"]
     thresholds = kept["thresholds"] if len(kept["thresholds"]) else None
+    job.model.trained = int(kept["trained"][0])
     backbone = "all else frozen" if frozen else f"rate {schedule.backbone_rate:g} (the rest)"
     job.model.notes.append(
-        f"fine-tuned: {int(kept['trained'][0]):,} parameters, {schedule.epochs} epochs at most, "
+        f"fine-tuned: {job.model.trained:,} parameters, {schedule.epochs} epochs at most, "
         f"the best on val kept; rate {schedule.head_rate:g} (head), {backbone}"
     )
     return loaded.predictions(cell.task, scores, thresholds)

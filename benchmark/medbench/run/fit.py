@@ -33,6 +33,7 @@ class Fitted:
         weights_sha256: of the file given with ``--weights``; None without.
         pretraining: one entry per corpus that was trained on.
         notes: what the user was told.
+        trained: parameters that training on the task's labels changed besides; 0 without.
     """
 
     model: Any
@@ -41,6 +42,7 @@ class Fitted:
     weights_sha256: str | None
     pretraining: list[dict[str, Any]]
     notes: list[str] = field(default_factory=list)
+    trained: int = 0
 
     @property
     def checkpoint(self) -> str:

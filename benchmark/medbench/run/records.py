@@ -202,7 +202,7 @@ def assemble(name: str, cell: RunSpec, loaded: Loaded, results: Results) -> Reco
             config=dict(cell.config_values),
             assumed=dict(cell.assumed),
             plugin=Plugin(distribution=cell.distribution, version=cell.plugin_version),
-            parameters=Parameters(**count_parameters(fitted.model)),
+            parameters=_parameters(fitted),
             weights_sha256=fitted.weights_sha256,
             pretraining_data=fitted.pretraining,
         ),
@@ -310,6 +310,18 @@ def _phantom_note(loaded: Loaded) -> list[str]:
     if loaded.dataset.track == "real" or not spec.phantom_of:
         return []
     return [f"phantom of {spec.name}: {spec.phantom_of}"]
+
+
+def _parameters(fitted: Fitted) -> Parameters:
+    """Of the model; fine-tuning's are trainable, too, and its head is counted with them.
+
+    What fine-tuning trains holds what earlier stages trained, or, of a frozen model, none of it.
+    """
+    counted = count_parameters(fitted.model)
+    total, trainable = counted["total"], counted["trainable"]
+    frozen = 0 < fitted.trained < trainable
+    trained = trainable + fitted.trained if frozen else max(trainable, fitted.trained)
+    return Parameters(total=max(total, trained), trainable=trained)
 
 
 def count_parameters(model: Any) -> dict[str, int]:
