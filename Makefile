@@ -39,8 +39,10 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix benchmark plugins tasks tests
 	$(BIN)/ruff format benchmark plugins tasks tests
 
-# The committed tables: every model and variant at tiny, three seeds, from a clean checkout.
+# The committed tables, from a clean checkout: covid-ct at tiny with three seeds, and language
+# supervision at three fractions of the labels with one.
 VARIANTS := radclip radclip@mean-pooling radclip@max-pooling radclip@mean-head radclip@clip radclip@no-base
+FIELD := cls-clip cls-clip@adapters cls-clip@supervised cls-clip@clip cls-clip@random adaptor radclip
 
 ## Run everything that the committed tables hold, and write them.
 leaderboards: $(STAMP)
@@ -48,6 +50,10 @@ leaderboards: $(STAMP)
 		--device cpu --seed 0 --seed 1 --seed 2 --output build/leaderboard-runs
 	$(BIN)/medbench run -m radclip -m radclip@mean-head -m radclip@mean-pooling -m radclip@clip -t covid-ct --preset tiny \
 		--device cpu --adaptation zero-shot --seed 0 --seed 1 --seed 2 --output build/leaderboard-runs
+	$(BIN)/medbench run $(addprefix -m ,$(FIELD)) -t rsna -t chexpert -t rsna-segmentation --preset tiny \
+		--device cpu --fraction 0.01 --fraction 0.1 --fraction 1.0 --output build/leaderboard-runs
+	$(BIN)/medbench run -m cls-clip -m adaptor -t rsna --set pretrain.fraction=0.1 --preset tiny \
+		--device cpu --output build/leaderboard-runs
 	$(BIN)/medbench leaderboard build --runs build/leaderboard-runs --publish
 
 ## Check that the committed tables follow from the committed records.
