@@ -52,8 +52,6 @@ leaderboards: $(STAMP)
 		--device cpu --adaptation zero-shot --seed 0 --seed 1 --seed 2 --output build/leaderboard-runs
 	$(BIN)/medbench run $(addprefix -m ,$(FIELD)) -t rsna -t chexpert -t rsna-segmentation --preset tiny \
 		--device cpu --fraction 0.01 --fraction 0.1 --fraction 1.0 --output build/leaderboard-runs
-	$(BIN)/medbench run -m cls-clip -m adaptor -t rsna --set pretrain.fraction=0.1 --preset tiny \
-		--device cpu --output build/leaderboard-runs
 	$(BIN)/medbench leaderboard build --runs build/leaderboard-runs --publish
 
 ## Check that the committed tables follow from the committed records.

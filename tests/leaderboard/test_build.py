@@ -246,7 +246,7 @@ def test_one_model_under_two_settings_makes_two_rows(tmp_path: Path) -> None:
     build([tmp_path / "r"], tmp_path / "out", TASKS)
     names = [name for name in primary(tmp_path / "out") if name.startswith("a ")]
     assert len(names) == 2
-    assert all("settings" in name for name in names)
+    assert names == ["a (width=16)", "a (width=32)"]
 
 
 def test_a_baseline_run_alone_is_a_row_without_a_rank(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from medbench.evaluation.files import AnyPredictions
 from medbench.leaderboard.collect import Entry, Group
 from medbench.leaderboard.resampling import rank_rows, same_samples, seed_mean_intervals
 from medbench.metrics.cards import card_sha256
+from medbench.run.settings import flat
 from medbench.schemas.record import Record
 from medbench.schemas.specs import MetricSpec
 from medbench.schemas.task import TaskSpec
@@ -83,9 +84,15 @@ class Board:
 
 
 def make_board(
-    group: Group, entries: Sequence[Entry], task: TaskSpec, specs: Mapping[str, MetricSpec]
+    group: Group,
+    entries: Sequence[Entry],
+    task: TaskSpec,
+    specs: Mapping[str, MetricSpec],
+    among: Sequence[Entry] = (),
 ) -> Board:
     """Aggregate, rank and order. ``entries`` hold one per cell, in any order.
+
+    ``among`` are entries of other tables in which a model must have the same name as here.
 
     Raises VerificationError where runs were scored by metrics with unlike identity cards, or by
     distances in the features of unlike networks.
@@ -99,7 +106,7 @@ def make_board(
         for name, spec in specs.items()
         if _card(entries, name) == card_sha256(spec) and not _needs_network(spec, entries)
     }
-    names = _names(entries)
+    names = _names([*entries, *among])
     models: dict[tuple[str, str], list[Entry]] = {}
     unranked: list[Row] = []
     alone: list[Row] = []
@@ -175,15 +182,28 @@ def _card(entries: Sequence[Entry], name: str) -> str | None:
 
 
 def _names(entries: Sequence[Entry]) -> dict[tuple[str, str], str]:
-    """How rows are called: the settings are named only where one model has several."""
-    identities = {entry.identity for entry in entries}
-    count: dict[str, int] = {}
-    for model, _ in identities:
-        count[model] = count.get(model, 0) + 1
+    """How rows are called: settings are named only where one model has several."""
+    alike: dict[str, dict[str, Record]] = {}
+    for entry in entries:
+        model, tail = entry.identity
+        alike.setdefault(model, {})[tail] = entry.record
     return {
-        (model, tail): model if count[model] == 1 else f"{model} (settings {tail})"
-        for model, tail in identities
+        (model, tail): model if len(records) == 1 else f"{model} ({_apart(tail, records)})"
+        for model, records in alike.items()
+        for tail in records
     }
+
+
+def _apart(tail: str, records: Mapping[str, Record]) -> str:
+    """What sets one row apart from the others of its model: the settings that differ, if these are
+    few and all that differs; else a short hash of all settings."""
+    configs = {name: flat(record.model.config) for name, record in records.items()}
+    keys = sorted({key for config in configs.values() for key in config})
+    differ = [key for key in keys if len({str(c.get(key)) for c in configs.values()}) > 1]
+    shown = {name: tuple(str(c.get(key)) for key in differ) for name, c in configs.items()}
+    if not 0 < len(differ) <= 2 or len(set(shown.values())) < len(records):
+        return f"settings {tail}"
+    return ", ".join(f"{key}={value}" for key, value in zip(differ, shown[tail], strict=True))
 
 
 def _row(name: str, kind: str, entries: Sequence[Entry], specs: Mapping[str, MetricSpec]) -> Row:

@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from medbench.errors import DataError, MedbenchError, UsageError, VerificationError
@@ -19,6 +20,7 @@ from medbench.leaderboard.board import Board, make_board
 from medbench.leaderboard.collect import (
     RECORD,
     Entry,
+    Group,
     by_group,
     find,
     group_of,
@@ -196,6 +198,12 @@ def _cell(record: Record) -> tuple[object, ...]:
     )
 
 
+def _other_fractions(group: Group, groups: Mapping[Group, Sequence[Entry]]) -> list[Entry]:
+    """Entries of the tables that differ in their label fraction alone."""
+    here = replace(group, fraction=1.0)
+    return [e for g in groups if replace(g, fraction=1.0) == here for e in groups[g]]
+
+
 def _texts(
     entries: Sequence[Entry], tasks: Mapping[str, TaskSpec], metrics: Sequence[MetricSpec]
 ) -> dict[str, str]:
@@ -210,7 +218,8 @@ def _texts(
         kept, replaced = latest(given)
         groups = by_group(kept)
         boards[name] = [
-            make_board(group, groups[group], tasks[name], specs) for group in sorted(groups)
+            make_board(group, groups[group], tasks[name], specs, _other_fractions(group, groups))
+            for group in sorted(groups)
         ]
         texts[f"{name}.md"] = task_page(tasks[name], boards[name], replaced)
         texts[f"{name}.csv"] = task_csv(boards[name])

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
@@ -20,6 +19,7 @@ from medbench.metrics.values import FloatArray
 from medbench.plugins import Registry
 from medbench.run.records import FEATURES, INPUTS, RECORD
 from medbench.run.request import BASELINE
+from medbench.run.settings import flat
 from medbench.schemas.record import MetricValue, Record
 from medbench.schemas.task import TaskSpec, load_task
 
@@ -160,9 +160,9 @@ def read(folders: Sequence[Path], registry: Registry) -> list[Run]:
 
 def _apart(run: Run, runs: Sequence[Run]) -> str:
     """The settings that tell a run from others of the same model on the same task."""
-    own = _flat(run.record.model.config)
+    own = flat(run.record.model.config)
     alike = [
-        _flat(other.record.model.config)
+        flat(other.record.model.config)
         for other in runs
         if other.record.model_id == run.record.model_id
         and other.record.task.name == run.record.task.name
@@ -170,17 +170,6 @@ def _apart(run: Run, runs: Sequence[Run]) -> str:
     ]
     keys = sorted(key for key in own if any(other.get(key) != own[key] for other in alike))
     return ", ".join(f"{key}={own[key]}" for key in keys[:3]) + (", ..." if len(keys) > 3 else "")
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted key."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            found.update(_flat(value, f"{prefix}{key}."))
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
 
 
 def sections(runs: Sequence[Run]) -> list[Section]:

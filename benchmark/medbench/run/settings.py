@@ -105,6 +105,17 @@ def describe(cls: type[BaseModel], prefix: str = "") -> list[dict[str, Any]]:
     return found
 
 
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key, as ``--set`` has them."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found.update(flat(value, f"{prefix}{key}."))
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
 def _keys(cls: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in cls.model_fields.items():
         inner = field.annotation
