@@ -290,17 +290,19 @@ def test_costs_are_columns_where_records_have_them(tmp_path: Path) -> None:
         write_run(tmp_path / "r", "old", seed)
     text = page([tmp_path / "r"], tmp_path / "out")
     head = next(line for line in text.splitlines() if line.startswith("| Rank"))
-    assert head.endswith("| Parameters (trainable) | Training | Images/s |")
-    cells = {line.split(" | ")[1]: line.split(" | ")[-3:] for line in text.splitlines()
+    assert head.endswith("| Parameters (trainable) | Training | Images/s | Memory |")
+    cells = {line.split(" | ")[1]: line.split(" | ")[-4:] for line in text.splitlines()
              if line.startswith("| ") and line.count(" | ") > 7}  # fmt: skip
-    assert cells["new"] == ["10 (1)", "90 s", "1,230 |"]
-    assert cells["old"] == ["10 (1)", "—", "— |"]
-    assert cells["*prior*"] == ["—", "—", "— |"]
+    assert cells["new"] == ["10 (1)", "90 s", "1,230", "0.9 GB |"]
+    assert cells["old"] == ["10 (1)", "—", "—", "— |"]
+    assert cells["*prior*"] == ["—", "—", "—", "— |"]
     assert "measured on cpu, as means over seeds" in text
+    assert "Memory is the peak of the process" in text
     rows = primary(tmp_path / "out")
     wanted = ("parameters", "trainable_parameters", "train_seconds", "images_per_second")
-    assert [rows["new"][name] for name in wanted] == ["10", "1", "90.000", "1234.500"]
-    assert [rows["old"][name] for name in wanted] == ["10", "1", "", ""]
+    wanted = (*wanted, "peak_memory_mb")
+    assert [rows["new"][name] for name in wanted] == ["10", "1", "90.000", "1234.500", "900.000"]
+    assert [rows["old"][name] for name in wanted] == ["10", "1", "", "", ""]
 
 
 def test_fractions_of_the_labels_stand_side_by_side_without_ranks(tmp_path: Path) -> None:

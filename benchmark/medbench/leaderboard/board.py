@@ -47,11 +47,13 @@ class Cost:
         parameters: total and trainable.
         train_seconds: of all training stages, mean over seeds.
         images_per_second: of embedding, mean over seeds.
+        peak_memory_mb: the largest over seeds; on a CPU of the whole process.
     """
 
     parameters: tuple[int, int] | None = None
     train_seconds: float | None = None
     images_per_second: float | None = None
+    peak_memory_mb: float | None = None
 
 
 @dataclass
@@ -238,10 +240,12 @@ def _row(name: str, kind: str, entries: Sequence[Entry], specs: Mapping[str, Met
 def _cost(records: Sequence[Record]) -> Cost:
     """Runs of one row differ in their seed only, so they have as many parameters."""
     counted = records[0].model.parameters
+    peaks = [record.timing.get("peak_memory_mb") for record in records]
     return Cost(
         (counted.total, counted.trainable) if counted.total else None,
         _mean(record.timing.get("train_seconds") for record in records),
         _mean(record.timing.get("images_per_second") for record in records),
+        max((float(peak) for peak in peaks if isinstance(peak, int | float)), default=None),
     )
 
 
@@ -310,13 +314,16 @@ def _missing(rows: Sequence[Row], notes: list[str]) -> None:
 def _measured(entries: Sequence[Entry], notes: list[str]) -> None:
     """Say on what training and embedding were timed."""
     timed = [
-        e.record for e in entries if {"train_seconds", "images_per_second"} & {*e.record.timing}
+        e.record
+        for e in entries
+        if {"train_seconds", "images_per_second", "peak_memory_mb"} & {*e.record.timing}
     ]
     devices = sorted({str(r.environment.get("gpu") or r.environment.get("device")) for r in timed})
     if timed:
         notes.append(
-            f"Training and images/s were measured on {', '.join(devices)}, as means over seeds; "
-            "a stage that models share counts in full for each."
+            f"Training and images/s were measured on {', '.join(devices)}, as means over seeds, "
+            "whatever else the machine had to do; a stage that models share counts in full for "
+            "each. Memory is the peak of the process, earlier runs in it included."
         )
 
 

@@ -41,15 +41,17 @@ def fraction_cell(value: float) -> str:
 
 
 def cost_cells(cost: Cost) -> list[str]:
-    """Parameters (trainable), training time, images per second."""
-    parameters = training = speed = DASH
+    """Parameters (trainable), training time, images per second, peak memory in GB."""
+    parameters = training = speed = memory = DASH
     if cost.parameters is not None:
         parameters = f"{count(cost.parameters[0])} ({count(cost.parameters[1])})"
     if cost.train_seconds is not None:
         training = duration(cost.train_seconds)
     if cost.images_per_second is not None:
         speed = f"{float(f'{cost.images_per_second:.3g}'):,.10g}"
-    return [parameters, training, speed]
+    if cost.peak_memory_mb is not None:
+        memory = f"{cost.peak_memory_mb / 1000:.1f} GB"
+    return [parameters, training, speed, memory]
 
 
 def count(number: int) -> str:

@@ -114,7 +114,7 @@ def _table(board: Board, rows: Sequence[Row], primary: str, ranked: bool) -> lis
     metrics = [f"{m} {'↑' if board.higher_is_better[m] else '↓'}" for m in board.metrics]
     first = metrics[:1]
     head = [*(["Rank"] if ranked else []), "Model", *first, f"Seeds ({primary})", *metrics[1:]]
-    head += ["Parameters (trainable)", "Training", "Images/s"]
+    head += ["Parameters (trainable)", "Training", "Images/s", "Memory"]
     flagged = any(row.flags for row in rows)
     lines = heading([*head, "Flags"] if flagged else head)
     for row in rows:
@@ -166,6 +166,7 @@ COLUMNS = (
     "manifest_sha256", "kind", "rank", "model", "seeds", "flags", "metric", "higher_is_better",
     "value", "ci95_low", "ci95_high", "interval", "seed_sd", "seed_min", "seed_max",
     "parameters", "trainable_parameters", "train_seconds", "images_per_second",
+    "peak_memory_mb",
 )  # fmt: skip
 
 
@@ -202,7 +203,7 @@ def _numbers(figure: Figure | None) -> list[str]:
 
 def _raw(cost: Cost) -> list[str]:
     counts = ["", ""] if cost.parameters is None else [str(n) for n in cost.parameters]
-    times = (cost.train_seconds, cost.images_per_second)
+    times = (cost.train_seconds, cost.images_per_second, cost.peak_memory_mb)
     return [*counts, *("" if t is None else f"{t:.3f}" for t in times)]
 
 
