@@ -103,6 +103,7 @@ def test_a_real_folder_and_weights_are_all_it_takes(
     assert "no slice pooling adapter" in ran.err
 
 
+@pytest.mark.slow
 def test_a_general_clip_stands_for_the_base_that_training_starts_from(
     medbench: Medbench, weights: Path, phantoms: Callable[[str], Path]
 ) -> None:

@@ -187,7 +187,14 @@ def test_control_c_keeps_finished_stages(toy: Medbench, phantoms: Phantoms) -> N
     assert "decode" not in ran.err
 
 
-@pytest.mark.parametrize("kind", ["images", "checkpoints", "features", "baselines"])
+# all stores go through one class: one of them stands for them in the daily run
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "checkpoints",
+        *(pytest.param(k, marks=pytest.mark.slow) for k in ("images", "features", "baselines")),
+    ],
+)
 def test_a_corrupt_cache_entry_is_found_and_built_again(
     toy: Medbench, phantoms: Phantoms, kind: str
 ) -> None:

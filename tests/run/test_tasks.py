@@ -203,6 +203,7 @@ def test_images_are_judged_beside_real_ones_and_noise(able: Medbench, phantoms: 
         assert again["metrics"][metric] == record["metrics"][metric]
 
 
+@pytest.mark.slow  # test_augmentation.py holds its parts
 def test_generated_images_train_a_classifier_that_real_ones_alone_train_too(
     able: Medbench, phantoms: Phantoms
 ) -> None:
