@@ -11,16 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from adaptor_toys import (
-    FINDINGS,
-    Killed,
-    ToyReader,
-    ToyRun,
-    make,
-    toy_config,
-    toy_corpus,
-    toy_sample,
-)
+from adaptor_toys import FINDINGS, ToyReader, make, toy_config, toy_corpus, toy_sample
 from torch import nn
 
 from medbench.errors import UsageError, WeightsError
@@ -37,6 +28,7 @@ from medbench.schemas.task import load_task
 from medbench_adaptor import ADAPTOR
 from medbench_adaptor.config import AdaptorConfig
 from medbench_adaptor.model import AdaptorModel
+from toy_run import Killed, ToyRun
 
 State = dict[str, torch.Tensor]
 UNIQUE = ("biobert", "clinicalbert", "pubmedbert")  # without a stand-in
@@ -199,7 +191,7 @@ def test_each_image_is_decoded_once_also_across_a_kill(
     model, corpus = make(toy_config()), toy_corpus()
     stage = model.stages(None)[-1]
     with pytest.raises(Killed):  # while embedding, after 3 of 6 batches
-        model.fit(stage, corpus, ToyRun(tmp_path, kill_after=3))
+        model.fit(stage, corpus, ToyRun(tmp_path, kill_after=3, counts_all=True))
     reader = corpus.reader
     assert isinstance(reader, ToyReader)
     assert len(reader.decoded) == 80, "two files' worth"

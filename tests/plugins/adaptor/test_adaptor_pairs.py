@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from adaptor_toys import ToyRun, toy_corpus, toy_sample
+from adaptor_toys import toy_corpus, toy_sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medbench.errors import DataError
 from medbench_adaptor.pairs import divide_pairs, report_pairs, report_words
+from toy_run import ToyRun
 
 
 def test_words_are_impression_then_findings() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from adaptor_toys import FINDINGS, ToyRun, toy_config, toy_corpus
+from adaptor_toys import FINDINGS, toy_config, toy_corpus
 
 from medbench.errors import UsageError, WeightsError
 from medbench.models import backbones, clip
@@ -16,6 +16,7 @@ from medbench.models.contrastive import seeded
 from medbench_adaptor import ADAPTOR
 from medbench_adaptor.config import AdaptorConfig
 from medbench_adaptor.model import AdaptorModel
+from toy_run import ToyRun
 
 WORDS = [
     "[PAD]",

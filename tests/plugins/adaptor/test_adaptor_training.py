@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from adaptor_toys import Killed, ToyRun
 from test_adaptor_module import independent_loss
 
 from medbench.errors import CellError
 from medbench.models.contrastive import MAX_SCALE, seeded
 from medbench_adaptor.adaptor import Adaptor
 from medbench_adaptor.training import History, Recipe, train_adaptor
+from toy_run import Killed, ToyRun
 
 TRAIN, VAL, NEITHER = torch.arange(96), torch.arange(96, 128), torch.arange(128, 140)
 

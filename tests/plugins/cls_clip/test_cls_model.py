@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cls_toys import Killed, State, ToyReader, ToyRun, fit, make, same, toy_config, toy_corpus
+from cls_toys import State, ToyReader, fit, make, same, toy_config, toy_corpus
 from torch import nn
 
 from medbench.data.splits import fraction, patients_of
@@ -28,6 +28,7 @@ from medbench_cls_clip.config import ClsClipConfig
 from medbench_cls_clip.model import ClsClip
 from medbench_radclip import RADCLIP
 from medbench_radclip.config import RadclipConfig
+from toy_run import Killed, ToyRun
 
 VIT = {"vision_layers": 1, "vision_width": 64, "vision_patch": 16}
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cls_toys import ToyRun, toy_corpus
+from cls_toys import toy_corpus
 from hypothesis import given
 from hypothesis import strategies as st
 
 from medbench.data.reports import one_line, sections
 from medbench.errors import DataError
 from medbench_cls_clip.reports import Wording, clean, sentences, told_pairs
+from toy_run import ToyRun
 
 REPORT = """
                                  FINAL REPORT

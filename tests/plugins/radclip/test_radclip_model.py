@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from radclip_toys import Killed, ToyReader, ToyRun, toy_config, toy_corpus
+from radclip_toys import ToyReader, toy_config, toy_corpus
 
 from medbench.errors import DataError, WeightsError
 from medbench.models.base_clip import BaseClip
@@ -20,6 +20,7 @@ from medbench.models.contrastive import seeded
 from medbench_radclip import RADCLIP
 from medbench_radclip.config import RadclipConfig
 from medbench_radclip.model import Radclip
+from toy_run import Killed, ToyRun
 
 State = dict[str, torch.Tensor]
 

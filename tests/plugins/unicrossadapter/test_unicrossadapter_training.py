@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from unicrossadapter_toys import (
-    Killed,
     ToyReader,
-    ToyRun,
     fitted,
     make,
     report,
@@ -29,6 +27,7 @@ from medbench_unicrossadapter.network import ReportNetwork
 from medbench_unicrossadapter.studies import studies_of
 from medbench_unicrossadapter.training import Reports, report_loss
 from medbench_unicrossadapter.vocabulary import Vocabulary
+from toy_run import Killed, ToyRun
 
 State = dict[str, torch.Tensor]
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,10 @@ from medbench.data.samples import Corpus, Pixels, Sample
 from medbench.models.contrastive import seeded
 from medbench_unicrossadapter.config import UniCrossAdapterConfig
 from medbench_unicrossadapter.model import UniCrossAdapter
+from toy_run import ToyRun
 
 SIDES = ("left", "right")
 SIZES = ("small", "large")
-
-
-class Killed(Exception):
-    """Stands for a kill."""
 
 
 class ToyReader:
@@ -74,46 +70,6 @@ def toy_corpus(samples: Sequence[Sample] | None = None) -> Corpus:
         manifest_sha256="0" * 64,
         track="phantom",
     )
-
-
-class ToyRun:
-    """`medbench.FitRun`: saves parts after each epoch; may be killed after some steps."""
-
-    device = torch.device("cpu")
-
-    def __init__(self, folder: Path, seed: int = 0, kill_after: int | None = None) -> None:
-        self.folder = folder
-        self.seed = seed
-        self.warnings: list[str] = []
-        self.losses: list[float] = []
-        self._left = kill_after
-
-    def autocast(self) -> AbstractContextManager[Any]:
-        return nullcontext()
-
-    def epochs(self, count: int, *parts: Any, title: str = "") -> Iterator[int]:
-        path = self.folder / f"{title}.pt"
-        start = 0
-        if path.is_file():
-            saved = torch.load(path, weights_only=True)
-            start = saved["epoch"]
-            for part, state in zip(parts, saved["parts"], strict=True):
-                part.load_state_dict(state)
-        for epoch in range(start, count):
-            torch.manual_seed(self.seed * 1_000_003 + epoch)
-            yield epoch
-            torch.save({"epoch": epoch + 1, "parts": [p.state_dict() for p in parts]}, path)
-
-    def advance(self, done: int, total: int, **figures: float) -> None:
-        if "loss" in figures:
-            self.losses.append(figures["loss"])
-            if self._left is not None:
-                self._left -= 1
-                if self._left < 0:
-                    raise Killed
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
 
 
 def toy_config(**values: Any) -> UniCrossAdapterConfig:
