@@ -11,7 +11,8 @@ import torch
 
 from medbench.errors import CellError
 from medbench.models.capabilities import FitRun
-from medbench.models.contrastive import MAX_SCALE, epoch_order
+from medbench.models.contrastive import MAX_SCALE
+from medbench.models.descent import epoch_order
 from medbench_adaptor.adaptor import Adaptor, pair_loss
 
 

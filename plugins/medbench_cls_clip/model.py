@@ -32,7 +32,8 @@ from medbench.models.clip import (
     strip_wrappers,
     text_features,
 )
-from medbench.models.contrastive import MAX_SCALE, Recipe, train_contrastive
+from medbench.models.contrastive import MAX_SCALE, train_contrastive
+from medbench.models.descent import Recipe
 from medbench.models.pairs import evenly
 from medbench.models.tokenizer import tokenize
 from medbench.schemas.task import TaskSpec

@@ -29,7 +29,8 @@ from medbench.models.clip import (
     normalise,
     strip_wrappers,
 )
-from medbench.models.contrastive import Recipe, distinct, lookup, seeded, train_contrastive
+from medbench.models.contrastive import distinct, lookup, seeded, train_contrastive
+from medbench.models.descent import Recipe
 from medbench.models.pairs import evenly, texts_of, training_pairs
 from medbench.models.patches import patch_features
 from medbench.schemas.task import TaskSpec

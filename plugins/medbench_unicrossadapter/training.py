@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from medbench.data.images import Images
 from medbench.data.samples import Corpus
 from medbench.errors import CellError
 from medbench.models.capabilities import FitRun
-from medbench.models.contrastive import epoch_order
+from medbench.models.contrastive import seeded
+from medbench.models.descent import Recipe, epoch_order
 from medbench.models.pairs import evenly
 from medbench_unicrossadapter.augment import crop_and_flip
 from medbench_unicrossadapter.config import UniCrossAdapterConfig
-from medbench_unicrossadapter.network import START, ReportNetwork, place
+from medbench_unicrossadapter.network import START, ReportNetwork, Seen, place
 from medbench_unicrossadapter.studies import Study, flatten
 from medbench_unicrossadapter.vocabulary import Vocabulary
+from medbench_unicrossadapter.whiten import Whiten
+
+#: Training studies, at most, whose maps are held at once for their principal components.
+_WHITENED = 2048
+#: Batches that are dealt among themselves by the length of reports.
+_ALIKE = 16
 
 
 class Reports:
@@ -55,6 +63,21 @@ class Reports:
         counts = torch.tensor([len(row) for row in rows])
         mask = torch.arange(int(counts.max())) < counts[:, None]
         return self.images.batch([i for row in rows for i in row]), mask
+
+    def batches(self, order: Sequence[int], size: int, alike: bool) -> list[list[int]]:
+        """An epoch's batches, in order. With ``alike`` each `_ALIKE` of them are dealt anew by the
+        length of their reports, and the batches are then put in the order of their first study's
+        place in ``order``, so that lengths do not rise and fall through the epoch."""
+        dealt = list(order)
+        if alike:
+            for start in range(0, len(dealt), _ALIKE * size):
+                stop = start + _ALIKE * size
+                dealt[start:stop] = sorted(dealt[start:stop], key=lambda i: len(self.ids[i]))
+        found = [dealt[start : start + size] for start in range(0, len(dealt), size)]
+        if alike:
+            place = {study: number for number, study in enumerate(order)}
+            found.sort(key=lambda batch: place[batch[0]])
+        return found
 
     def tokens(self, chosen: Sequence[int]) -> torch.Tensor:
         """int64 [B, T + 1], filled up with `START`."""
@@ -120,15 +143,17 @@ def train_reports(
         amsgrad=True,
         fused=True,
     )
-    schedule = torch.optim.lr_scheduler.StepLR(optimiser, config.lr_step, config.lr_factor)
+    if network.whiten:
+        whiten(network, train, config, run)
     history = History()
     steps = math.ceil(len(train) / config.batch)
-    parts = (network, optimiser, schedule, history)
+    parts = (network, optimiser, history)
     for epoch in run.epochs(config.epochs, *parts, title="reports"):
         network.train()
         order = epoch_order(run.seed, epoch, len(train)).tolist()
-        for step in range(steps):
-            chosen = order[step * config.batch : (step + 1) * config.batch]
+        for step, chosen in enumerate(train.batches(order, config.batch, config.alike)):
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(config, epoch * steps + step, steps)
             pixels, mask = train.pixels(chosen)
             pixels = crop_and_flip(pixels, config.image_size, config.flip)
             with run.autocast():
@@ -145,12 +170,21 @@ def train_reports(
             torch.nn.utils.clip_grad_value_(network.parameters(), config.gradient_clip)
             optimiser.step()
             run.advance(step + 1, steps, loss=value)
-        schedule.step()
         settle(network, train, config, run)
         history.add(_finite(_judge(network, val, config, run), "val loss", epoch, config), network)
     network.load_state_dict(history.weights, strict=False)
     network.eval()
     return history
+
+
+def learning_rate(config: UniCrossAdapterConfig, step: int, steps: int) -> float:
+    """The learning rate of a step, counted from the start; an epoch has ``steps``."""
+    if config.schedule == "step":
+        return config.lr * config.lr_factor ** (step // steps // config.lr_step)
+    recipe = Recipe(
+        epochs=config.epochs, batch=config.batch, lr=config.lr, schedule="cosine", warmup=0.05
+    )
+    return recipe.rate(step, config.epochs * steps)
 
 
 @torch.no_grad()
@@ -160,29 +194,63 @@ def settle(
     """Set the statistics of every BatchNorm that is not CLIP's to their average over batches of
     training studies, seen as in evaluation: without dropout, the middle of each image."""
     network.eval()
-    parts = (network.shortcut, network.neck)
-    layers = [m for part in parts for m in part.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    parts = (network.shortcut, network.neck, network.standardise)
+    layers = [m for part in parts if part for m in part.modules() if isinstance(m, _BatchNorm)]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None  # the plain average of all batches
         layer.train()
-    chosen = evenly(len(train), config.statistics_studies)
+    for _ in _seen(network, train, config.statistics_studies, config, run):
+        pass
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+        layer.eval()
+
+
+@torch.no_grad()
+def whiten(
+    network: ReportNetwork, train: Reports, config: UniCrossAdapterConfig, run: FitRun
+) -> None:
+    """Take the statistics of the maps, with adapters that do nothing yet, over training studies
+    seen as in evaluation."""
+    network.eval()
+    found: list[list[torch.Tensor]] = [[] for _ in network.whiten]
+    views: list[torch.Tensor] = []
+    for seen, mask in _seen(network, train, _WHITENED, config, run):
+        views.append((mask.cumsum(1) - 1)[mask])
+        for maps, stage in zip(found, seen.stages, strict=True):
+            maps.append(stage)
+    view = torch.cat(views)
+    with seeded(run.seed):
+        for layer, maps in zip(network.whiten, found, strict=True):
+            joined = torch.cat(maps)
+            assert isinstance(layer, Whiten)
+            for number in range(config.views):
+                layer.fit(number, joined[view == number])
+
+
+@torch.no_grad()
+def _seen(
+    network: ReportNetwork, train: Reports, most: int, config: UniCrossAdapterConfig, run: FitRun
+) -> Iterator[tuple[Seen, torch.Tensor]]:
+    """At most so many training studies, evenly spread, in whole batches: the middle of each image,
+    and bool [B, V]."""
+    chosen = evenly(len(train), most)
     batch = min(config.batch, len(chosen))
     margin = (config.train_size - config.image_size) // 2
     middle = slice(margin, margin + config.image_size)
     for start in range(0, len(chosen) - batch + 1, batch):
         rows = chosen[start : start + batch]
         pixels, mask = train.pixels(rows)
+        mask = mask.to(run.device)
         with run.autocast():
-            network.see(
-                place(pixels[..., middle, middle].to(run.device), mask.to(run.device)),
-                mask.to(run.device),
+            seen = network.see(
+                place(pixels[..., middle, middle].to(run.device), mask),
+                mask,
                 train.tokens(rows)[:, :-1].to(run.device),
             )
-    for layer, momentum in zip(layers, momenta, strict=True):
-        layer.momentum = momentum
-        layer.eval()
+        yield seen, mask
 
 
 @torch.no_grad()
@@ -192,8 +260,7 @@ def _judge(
     """Mean loss of a word of the validation part."""
     network.eval()
     total, words = 0.0, 0
-    for start in range(0, len(val), config.batch):
-        chosen = range(start, min(start + config.batch, len(val)))
+    for chosen in val.batches(range(len(val)), config.batch, alike=True):
         pixels, mask = val.pixels(chosen)
         with run.autocast():
             found, count = report_loss(

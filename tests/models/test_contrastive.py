@@ -14,14 +14,13 @@ from torch import nn
 
 from medbench.errors import CellError
 from medbench.models.contrastive import (
-    Recipe,
     distinct,
-    epoch_order,
     info_nce,
     lookup,
     seeded,
     train_contrastive,
 )
+from medbench.models.descent import Recipe, epoch_order
 
 
 class PlainRun:
@@ -135,15 +134,16 @@ def test_a_batch_larger_than_the_corpus() -> None:
     assert len(fitted(Recipe(epochs=2, batch=500, lr=1e-2))[0]) == 2
 
 
-def test_a_loss_that_is_no_number_names_the_stage() -> None:
+def test_a_loss_that_is_no_number_names_the_stage_and_the_rate_it_was_at() -> None:
     module = nn.Linear(2, 2)
-    with pytest.raises(CellError, match="stage 'volumes' became nan in epoch 1, step 1"):
+    told = "stage 'volumes' became nan in epoch 1, step 1 of 1, at learning rate 4e-05"
+    with pytest.raises(CellError, match=told):
         train_contrastive(
             lambda i: module(torch.full((len(i), 2), math.nan)),
             lookup(torch.eye(2)),
             2,
             modules=[module],
-            recipe=Recipe(epochs=1, batch=2, lr=1e-3),
+            recipe=Recipe(epochs=4, batch=2, lr=1e-3, schedule="onecycle", warmup=0.5),
             run=PlainRun(),
             stage="volumes",
         )

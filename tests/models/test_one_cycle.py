@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medbench.models.contrastive import Recipe
+from medbench.models.descent import Recipe
 
 
 @pytest.mark.parametrize("steps", [7, 20, 65, 400])

@@ -18,7 +18,8 @@ from torch import nn
 
 from medbench.errors import DataError
 from medbench.metrics.values import FloatArray
-from medbench.models.contrastive import epoch_order, info_nce, seeded
+from medbench.models.contrastive import info_nce, seeded
+from medbench.models.descent import epoch_order
 from medbench.models.tokenizer import tokenize
 
 DIMENSIONS = 64

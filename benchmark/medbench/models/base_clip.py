@@ -22,7 +22,8 @@ from medbench.models.clip import (
     load_clip,
     text_features,
 )
-from medbench.models.contrastive import Recipe, seeded, train_contrastive
+from medbench.models.contrastive import seeded, train_contrastive
+from medbench.models.descent import Recipe
 from medbench.models.pairs import texts_of, training_pairs
 from medbench.models.tokenizer import tokenize
 

@@ -19,8 +19,8 @@ from medbench.data.samples import Corpus
 from medbench.errors import DataError
 from medbench.models.capabilities import FitRun, Stage, State
 from medbench.models.clip import ASSUMED, check_fit
-from medbench.models.contrastive import Recipe, distinct, seeded
-from medbench.models.descent import descend
+from medbench.models.contrastive import distinct, seeded
+from medbench.models.descent import Recipe, descend
 from medbench.models.text_encoder import TextEncoder
 from medbench.models.tokenizer import END, START, VOCABULARY, tokenize
 

@@ -20,8 +20,8 @@ from medbench.errors import DataError
 from medbench.models.batchnorm import recalibrate
 from medbench.models.capabilities import FitRun, Stage, State
 from medbench.models.clip import ASSUMED, check_fit
-from medbench.models.contrastive import Recipe, info_nce, seeded
-from medbench.models.descent import descend
+from medbench.models.contrastive import info_nce, seeded
+from medbench.models.descent import Recipe, descend
 from medbench.models.pairs import evenly
 from medbench.models.vision_encoder import VisionEncoder
 

@@ -1,19 +1,16 @@
-"""Contrastive training of images and texts: the loss, and the loop that plugins share."""
+"""Contrastive training of images and texts: the loss, and the training that plugins share."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from medbench.errors import CellError
 from medbench.models.capabilities import FitRun
+from medbench.models.descent import Recipe, descend
 
 #: Indices of samples, int64 [B] on the CPU -> features [B, D] on the device.
 Features = Callable[[torch.Tensor], torch.Tensor]
@@ -41,80 +38,12 @@ def info_nce(
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How long and how fast to train. All of it decides the result.
-
-    Attributes:
-        epochs: passes over the corpus.
-        batch: pairs in a batch; all of them, when there are fewer. The last, incomplete batch of
-            an epoch is left out, as each epoch has its own order.
-        lr: AdamW's peak learning rate.
-        weight_decay: AdamW's, on every parameter, or on matrices only with ``decay_vectors``
-            False (CLIP leaves out gains and biases).
-        betas, eps: AdamW's. With "onecycle" the first beta is the schedule's.
-        schedule: "constant"; or "cosine" down to 0; or "onecycle", what PyTorch's OneCycleLR does
-            when nothing but its peak and its rise is chosen: from 1/25 of the peak up, then down
-            to 1/250,000 of it, both along a cosine, the first beta going from 0.95 to 0.85 and
-            back.
-        warmup: share of all steps over which the rate first rises: from 0, or from where "onecycle"
-            starts.
-        temperature: fixed; or, with a learnable scale, unused.
-    """
-
-    epochs: int
-    batch: int
-    lr: float
-    weight_decay: float = 0.01
-    decay_vectors: bool = True
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    schedule: Literal["constant", "cosine", "onecycle"] = "constant"
-    warmup: float = 0.0
-    temperature: float = 0.07
-
-    def rate(self, step: int, steps: int) -> float:
-        """The learning rate of a step, of ``steps`` in all."""
-        if self.schedule == "onecycle":
-            start = self.lr / 25
-            return self._one_cycle(step, steps, start, self.lr, start / 1e4)
-        rising = self.warmup * steps
-        if step + 1 < rising:
-            return self.lr * (step + 1) / rising
-        if self.schedule == "constant":
-            return self.lr
-        done = (step - rising) / max(1.0, steps - rising)
-        return self.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, done))))
-
-    def betas_at(self, step: int, steps: int) -> tuple[float, float]:
-        """AdamW's betas at a step, of ``steps`` in all."""
-        if self.schedule != "onecycle":
-            return self.betas
-        return self._one_cycle(step, steps, 0.95, 0.85, 0.95), self.betas[1]
-
-    def _one_cycle(self, step: int, steps: int, start: float, peak: float, end: float) -> float:
-        """From ``start`` to ``peak`` and on to ``end``, each way along half a cosine."""
-        top = self.warmup * steps - 1
-        if step <= top:
-            begin, aim, done = start, peak, step / top if top else 1.0
-        else:
-            begin, aim = peak, end
-            done = min(1.0, (step - max(0.0, top)) / max(1.0, steps - 1 - max(0.0, top)))
-        return aim + (begin - aim) * 0.5 * (1 + math.cos(math.pi * done))
-
-
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Draw from torch's CPU generator as from this seed inside, and as before outside."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
-
-
-def epoch_order(seed: int, epoch: int, count: int) -> torch.Tensor:
-    """A permutation int64 [count] that depends on (seed, epoch) alone."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    return torch.randperm(count, generator=generator)
 
 
 def train_contrastive(
@@ -151,61 +80,16 @@ def train_contrastive(
     Raises:
         CellError: the loss is not a finite number.
     """
-    optimiser = _optimiser(modules, recipe)
-    batch = min(recipe.batch, count)
-    steps = count // batch
-    losses: list[float] = []
-    for epoch in run.epochs(recipe.epochs, *modules, optimiser, title=stage):
-        for module in modules:
-            module.train()
-        if begin is not None:
-            begin(epoch)
-        order = epoch_order(run.seed, epoch, count)
-        total = 0.0
-        for step in range(steps):
-            chosen = order[step * batch : (step + 1) * batch]  # [B]
-            for group in optimiser.param_groups:
-                group["lr"] = recipe.rate(epoch * steps + step, recipe.epochs * steps)
-                group["betas"] = recipe.betas_at(epoch * steps + step, recipe.epochs * steps)
-            with run.autocast():
-                image, text = images(chosen), texts(chosen)  # [B, D] each
-            scale: float | torch.Tensor = 1 / recipe.temperature
-            if logit_scale is not None:
-                scale = logit_scale.exp().clamp(max=MAX_SCALE)
-            loss = info_nce(image, text, scale)
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise CellError(
-                    f"The loss of stage '{stage}' became {value} in epoch {epoch + 1}, step "
-                    f"{step + 1} of {steps}, at learning rate {recipe.rate(epoch, 1):g}. Lower "
-                    "the learning rate with --set, or use --precision fp32."
-                )
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            total += value
-            run.advance((step + 1) * batch, steps * batch, loss=value)
-        losses.append(total / steps)
-    for module in modules:
-        module.eval()
-    return losses
 
+    def loss(chosen: torch.Tensor) -> torch.Tensor:
+        with run.autocast():
+            image, text = images(chosen), texts(chosen)  # [B, D] each
+        scale: float | torch.Tensor = 1 / recipe.temperature
+        if logit_scale is not None:
+            scale = logit_scale.exp().clamp(max=MAX_SCALE)
+        return info_nce(image, text, scale)
 
-def _optimiser(modules: Sequence[nn.Module], recipe: Recipe) -> torch.optim.AdamW:
-    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-    decayed = [p for p in parameters if p.ndim > 1 or recipe.decay_vectors]
-    spared = [p for p in parameters if not (p.ndim > 1 or recipe.decay_vectors)]
-    groups = [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": spared, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=recipe.lr,
-        betas=recipe.betas,
-        eps=recipe.eps,
-        fused=True,
-    )
+    return descend(loss, count, modules=modules, recipe=recipe, run=run, stage=stage, begin=begin)
 
 
 def distinct(texts: Sequence[str]) -> tuple[list[str], torch.Tensor]:

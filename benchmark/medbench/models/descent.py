@@ -4,13 +4,82 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
 
 from medbench.errors import CellError
 from medbench.models.capabilities import FitRun
-from medbench.models.contrastive import Recipe, epoch_order
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How long and how fast to train. All of it decides the result.
+
+    Attributes:
+        epochs: passes over the corpus.
+        batch: samples in a batch; all of them, when there are fewer. The last, incomplete batch of
+            an epoch is left out, as each epoch has its own order.
+        lr: AdamW's peak learning rate.
+        weight_decay: AdamW's, on every parameter, or on matrices only with ``decay_vectors``
+            False (CLIP leaves out gains and biases).
+        betas, eps: AdamW's. With "onecycle" the first beta is the schedule's.
+        schedule: "constant"; or "cosine" down to 0; or "onecycle", what PyTorch's OneCycleLR does
+            when nothing but its peak and its rise is chosen: from 1/25 of the peak up, then down
+            to 1/250,000 of it, both along a cosine, the first beta going from 0.95 to 0.85 and
+            back.
+        warmup: share of all steps over which the rate first rises: from 0, or from where "onecycle"
+            starts.
+        temperature: of a contrastive loss, fixed; with a learnable scale, or another loss, unused.
+    """
+
+    epochs: int
+    batch: int
+    lr: float
+    weight_decay: float = 0.01
+    decay_vectors: bool = True
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    schedule: Literal["constant", "cosine", "onecycle"] = "constant"
+    warmup: float = 0.0
+    temperature: float = 0.07
+
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate of a step, of ``steps`` in all."""
+        if self.schedule == "onecycle":
+            start = self.lr / 25
+            return self._one_cycle(step, steps, start, self.lr, start / 1e4)
+        rising = self.warmup * steps
+        if step + 1 < rising:
+            return self.lr * (step + 1) / rising
+        if self.schedule == "constant":
+            return self.lr
+        done = (step - rising) / max(1.0, steps - rising)
+        return self.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, done))))
+
+    def betas_at(self, step: int, steps: int) -> tuple[float, float]:
+        """AdamW's betas at a step, of ``steps`` in all."""
+        if self.schedule != "onecycle":
+            return self.betas
+        return self._one_cycle(step, steps, 0.95, 0.85, 0.95), self.betas[1]
+
+    def _one_cycle(self, step: int, steps: int, start: float, peak: float, end: float) -> float:
+        """From ``start`` to ``peak`` and on to ``end``, each way along half a cosine."""
+        top = self.warmup * steps - 1
+        if step <= top:
+            begin, aim, done = start, peak, step / top if top else 1.0
+        else:
+            begin, aim = peak, end
+            done = min(1.0, (step - max(0.0, top)) / max(1.0, steps - 1 - max(0.0, top)))
+        return aim + (begin - aim) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def epoch_order(seed: int, epoch: int, count: int) -> torch.Tensor:
+    """A permutation int64 [count] that depends on (seed, epoch) alone."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randperm(count, generator=generator)
 
 
 def descend(
@@ -21,6 +90,7 @@ def descend(
     recipe: Recipe,
     run: FitRun,
     stage: str,
+    begin: Callable[[int], None] | None = None,
 ) -> list[float]:
     """Train ``modules`` in place with AdamW; they are in evaluation mode afterwards.
 
@@ -28,10 +98,13 @@ def descend(
         loss: int64 [B] on the CPU, indices of samples -> a scalar. What it draws, it draws from
             torch's generator, which ``run.epochs`` seeds for each epoch.
         count: number of samples.
-        modules: their parameters are trained, and they and the optimiser saved after each epoch.
-        recipe: see `Recipe`; its temperature and ``decay_vectors`` are not used.
+        modules: what is trained (their parameters that require a gradient), put into training mode
+            and, with the optimiser, saved after each epoch.
+        recipe: see `Recipe`; its temperature is the loss's to use.
         run: device, seed, resume, progress.
         stage: for progress and errors.
+        begin: called with each epoch's number before its first step, for augmentation that draws
+            from (seed, epoch).
 
     Returns:
         The mean loss of each epoch trained here (not of those done before a kill).
@@ -39,27 +112,22 @@ def descend(
     Raises:
         CellError: the loss is not a finite number.
     """
-    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(
-        parameters,
-        lr=recipe.lr,
-        betas=recipe.betas,
-        eps=recipe.eps,
-        weight_decay=recipe.weight_decay,
-        fused=True,
-    )
+    optimiser = _optimiser(modules, recipe)
     batch = min(recipe.batch, count)
     steps = count // batch
     losses: list[float] = []
     for epoch in run.epochs(recipe.epochs, *modules, optimiser, title=stage):
         for module in modules:
             module.train()
+        if begin is not None:
+            begin(epoch)
         order = epoch_order(run.seed, epoch, count)
         total = 0.0
         for step in range(steps):
-            rate = recipe.rate(epoch * steps + step, recipe.epochs * steps)
+            place = (epoch * steps + step, recipe.epochs * steps)
+            rate, betas = recipe.rate(*place), recipe.betas_at(*place)
             for group in optimiser.param_groups:
-                group["lr"] = rate
+                group["lr"], group["betas"] = rate, betas
             found = loss(order[step * batch : (step + 1) * batch])
             value = float(found.detach())
             if not math.isfinite(value):
@@ -77,3 +145,20 @@ def descend(
     for module in modules:
         module.eval()
     return losses
+
+
+def _optimiser(modules: Sequence[nn.Module], recipe: Recipe) -> torch.optim.AdamW:
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    decayed = [p for p in parameters if p.ndim > 1 or recipe.decay_vectors]
+    spared = [p for p in parameters if not (p.ndim > 1 or recipe.decay_vectors)]
+    groups = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": spared, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=recipe.lr,
+        betas=recipe.betas,
+        eps=recipe.eps,
+        fused=True,
+    )
