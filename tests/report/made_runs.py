@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from PIL import Image
 
 from medbench.evaluation.files import AnyPredictions, trivial
+from medbench.evaluation.image_predictions import ImagePredictions
 from medbench.evaluation.predictions import ClassPredictions
 from medbench.evaluation.report_attention import Attention
 from medbench.evaluation.report_cases import attended as shown_with_attention
@@ -22,6 +25,7 @@ from medbench.schemas.task import load_task
 MANIFEST = "12" * 32
 METRICS = {
     "classification": ("auroc", "accuracy"),
+    "image-generation": ("label-auroc",),
     "report-generation": ("finding-f1", "distinct-reports"),
     "retrieval": ("i2t-recall@1", "i2t-median-rank", "t2i-recall@1"),
 }
@@ -84,6 +88,46 @@ def reports(count: int = 30, seed: int = 0, attended: int = 6) -> ReportPredicti
     maps = [rng.random((len(some), 2, 4, 4)) for some in words]
     told = list(zip(words, maps, strict=True))
     return replace(table, attention=Attention.of([ids[row] for row in rows], told))
+
+
+#: Impressions made up for these tests, with the findings that they ask for.
+ASKED = {
+    "Enlarged heart & <b>no</b> effusion.": ("cardiomegaly",),
+    "Opacity in the right lower lobe.": ("lung-opacity",),
+    "Enlarged heart with a small effusion.": ("cardiomegaly", "pleural-effusion"),
+    "Normal chest.": (),
+}
+FINDINGS = ("cardiomegaly", "lung-opacity", "pleural-effusion")
+
+
+def smooth(count: int, side: int, seed: int) -> npt.NDArray[np.uint8]:
+    """uint8 [N, side, side]: clouds, which a JPEG shows as they are."""
+    coarse = np.random.default_rng(seed).integers(0, 255, (count, 5, 5), np.uint8)
+    size, way = (side, side), Image.Resampling.BICUBIC
+    return np.stack([np.asarray(Image.fromarray(some).resize(size, way)) for some in coarse])
+
+
+def drawn(
+    count: int = 24, each: int = 2, seed: int = 0, model: int = 0, side: int = 32
+) -> ImagePredictions:
+    """``each`` images of smooth noise, another for each ``model``, for the prompt of every real
+    image; two real images a patient. Prompts are those of `ASKED`, again and again."""
+    real = smooth(count, side, seed)
+    told = list(ASKED.values())
+    y = np.array([[float(f in told[i % len(told)]) for f in FINDINGS] for i in range(count)])
+    asked = np.repeat(np.arange(count), each)
+    return ImagePredictions(
+        real=real,
+        generated=smooth(len(asked), side, 1000 + model),
+        prompts=asked,
+        real_patients=[f"p{i // 2:02d}" for i in range(count)],
+        label_names=FINDINGS,
+        labels=y[asked],
+        real_labels=y,
+        real_prompts=np.arange(count),
+        prompt_texts=[list(ASKED)[i % len(ASKED)] for i in range(count)],
+        scores=np.random.default_rng(model).normal(size=(len(asked), len(FINDINGS))),
+    )
 
 
 def write_run(

@@ -134,6 +134,23 @@ def test_models_come_before_trivial_predictors(tmp_path: Path, registry: Registr
     assert [run.record.model_id for run in read(folders, registry)] == ["toy", "baseline@prior"]
 
 
+def test_runs_of_one_model_are_named_by_the_settings_that_differ(
+    tmp_path: Path, registry: Registry
+) -> None:
+    folders = []
+    for seed, epochs in enumerate((5, 9)):
+        folders.append(write_run(tmp_path, "toy", seed=seed))
+        config = {"pairs": {"epochs": epochs, "batch": 8}} | dict.fromkeys("uvw", epochs)
+        change(folders[-1], lambda record, config=config: record["model"].update(config=config))
+    folders += [write_run(tmp_path, "toy", task="covid-ct", seed=2, track="real")]
+    change(folders[-1], lambda record: record["model"].update(preset="small"))
+    assert [run.name for run in read(folders, registry)] == [
+        "1 toy pairs.epochs=5, u=5, v=5, ...",
+        "2 toy pairs.epochs=9, u=9, v=9, ...",
+        "3 toy",
+    ]
+
+
 def test_the_command_says_what_the_record_says(tmp_path: Path, registry: Registry) -> None:
     folder = write_run(tmp_path, "radclip@clip", fraction=0.5, seed=3)
     (folder / "inputs.json").write_text(json.dumps({"inputs": {"identity": {"limit": 40}}}))

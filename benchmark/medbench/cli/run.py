@@ -189,7 +189,7 @@ def run(
     if dry_run:
         from medbench.run.plan import describe_plan
 
-        document = describe_plan(plan, found)
+        document = describe_plan(plan)
         if json:
             print_json(document)
         else:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
 
+@cache
 def template(name: str) -> Template:
     """A file of ``templates``; a name that it uses and is not given raises."""
     from jinja2 import Environment, PackageLoader, StrictUndefined

@@ -6,7 +6,7 @@ have tables only, and the page says so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -14,10 +14,11 @@ from typing import Protocol, cast
 
 from medbench.errors import UsageError
 from medbench.plugins import Registry
-from medbench.report import embedding, parameters, tables
+from medbench.report import embedding, parameters, strips, tables
 from medbench.report.drawing import Block
 from medbench.report.html import template
 from medbench.report.runs import Run, Section, sections
+from medbench.report.strips import Strips
 from medbench.run.reporter import Reporter
 from medbench.run.stores import write_atomically
 
@@ -39,6 +40,7 @@ _MODULES = {
     "retrieval": "medbench.report.retrieval",
     "segmentation": "medbench.report.segmentation",
     "report-generation": "medbench.report.reports",
+    "image-generation": "medbench.report.generation",
 }
 
 
@@ -59,24 +61,35 @@ class Part:
     missing: list[str]
 
 
-def write(runs: Sequence[Run], output: Path, registry: Registry, reporter: Reporter) -> Path:
-    """Write ``output/index.html``; returns its path.
+def write(
+    runs: Sequence[Run],
+    output: Path,
+    registry: Registry,
+    reporter: Reporter,
+    kept: Mapping[str, Strips] | None = None,
+) -> Path:
+    """Write ``output/index.html``; returns its path. ``kept`` as `render` takes it.
 
     Raises UsageError when ``output`` cannot be a folder or be written, StorageError when there is
     no room.
     """
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output} is a file; --output names the folder of the page.")
-    text = render(runs, registry, reporter)
+    text = render(runs, registry, reporter, kept)
     path = output / NAME
     write_atomically(path, text)
     return path
 
 
-def render(runs: Sequence[Run], registry: Registry, reporter: Reporter) -> str:
-    """The page as HTML."""
+def render(
+    runs: Sequence[Run],
+    registry: Registry,
+    reporter: Reporter,
+    kept: Mapping[str, Strips] | None = None,
+) -> str:
+    """The page as HTML. ``kept``: run id to the denoising strips that the run has kept."""
     parts = [
-        _part(section, f"part-{k}", registry, reporter)
+        _part(section, f"part-{k}", registry, reporter, kept or {})
         for k, section in enumerate(sections(runs), 1)
     ]
     flags = sorted({flag for run in runs for flag in run.record.flags})
@@ -93,7 +106,13 @@ def render(runs: Sequence[Run], registry: Registry, reporter: Reporter) -> str:
     )
 
 
-def _part(section: Section, name: str, registry: Registry, reporter: Reporter) -> Part:
+def _part(
+    section: Section,
+    name: str,
+    registry: Registry,
+    reporter: Reporter,
+    kept: Mapping[str, Strips],
+) -> Part:
     record, task = section.first, section.task
     reporter.say(f"  {record.task.name}: {len(section.runs)} runs")
     found = parameters.blocks(section, name)
@@ -105,6 +124,7 @@ def _part(section: Section, name: str, registry: Registry, reporter: Reporter) -
         found += figures.blocks(section, name, registry, reporter)
     else:
         missing.append(f"Tasks of type {record.task.type} have no figures of their own yet.")
+    found += strips.blocks(section, kept)
     missing += _missing(section)
     data = record.data
     counted = ", ".join(f"{part} {n:,}" for part, n in data.samples.items())

@@ -234,15 +234,15 @@ def overlay(weights: npt.NDArray[np.float64], most: float) -> str:
     return _uri(Image.fromarray(pixels, "LA"), "PNG")
 
 
-def jpeg(pixels: npt.NDArray[np.uint8]) -> str:
+def jpeg(pixels: npt.NDArray[np.uint8], quality: int = 70) -> str:
     """uint8 [H, W] or [H, W, 3] as a small JPEG."""
     from PIL import Image
 
-    return _uri(Image.fromarray(pixels), "JPEG")
+    return _uri(Image.fromarray(pixels), "JPEG", quality)
 
 
-def _uri(image: object, form: str) -> str:
+def _uri(image: object, form: str, quality: int = 70) -> str:
     buffer = io.BytesIO()
-    image.save(buffer, form, quality=70, optimize=True)  # type: ignore[attr-defined]
+    image.save(buffer, form, quality=quality, optimize=True)  # type: ignore[attr-defined]
     code = base64.b64encode(buffer.getvalue()).decode()
     return f"data:image/{form.lower()};base64,{code}"

@@ -19,7 +19,7 @@ from medbench.metrics.values import FloatArray
 from medbench.plugins import Registry
 from medbench.run.records import FEATURES, INPUTS, RECORD
 from medbench.run.request import BASELINE
-from medbench.run.settings import flat
+from medbench.run.settings import differences
 from medbench.schemas.record import MetricValue, Record
 from medbench.schemas.task import TaskSpec, load_task
 
@@ -155,21 +155,17 @@ def read(folders: Sequence[Path], registry: Registry) -> list[Run]:
     records = [(folder, _record(folder / RECORD)) for folder in folders]
     records.sort(key=lambda pair: pair[1].model.name == BASELINE)
     runs = [_read(number, *pair, registry) for number, pair in enumerate(records, 1)]
-    return [replace(run, settings=_apart(run, runs)) for run in runs]
-
-
-def _apart(run: Run, runs: Sequence[Run]) -> str:
-    """The settings that tell a run from others of the same model on the same task."""
-    own = flat(run.record.model.config)
-    alike = [
-        flat(other.record.model.config)
-        for other in runs
-        if other.record.model_id == run.record.model_id
-        and other.record.task.name == run.record.task.name
-        and other.record.model.preset == run.record.model.preset
-    ]
-    keys = sorted(key for key in own if any(other.get(key) != own[key] for other in alike))
-    return ", ".join(f"{key}={own[key]}" for key in keys[:3]) + (", ..." if len(keys) > 3 else "")
+    alike: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        record = run.record
+        key = (record.model_id, record.task.name, record.model.preset)
+        alike.setdefault(key, []).append(run)
+    settings: dict[int, str] = {}
+    for several in alike.values():
+        found = differences([run.record.model.config for run in several])
+        for run, differ in zip(several, found, strict=True):
+            settings[run.number] = ", ".join([*differ[:3], *(["..."] if len(differ) > 3 else [])])
+    return [replace(run, settings=settings[run.number]) for run in runs]
 
 
 def sections(runs: Sequence[Run]) -> list[Section]:

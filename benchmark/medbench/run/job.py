@@ -18,6 +18,7 @@ from medbench.run.request import RunSpec
 from medbench.run.stores import Store, code_sha256
 from medbench.schemas.record import Estimate
 from medbench.schemas.specs import MetricSpec
+from medbench.schemas.task import TaskSpec
 
 if TYPE_CHECKING:
     from medbench.data.decoded import Decoded
@@ -73,7 +74,7 @@ class TaskProtocol(Protocol):
 
 
 _MODULES = {
-    "classification": "medbench.run.classifying",
+    "classification": "medbench.run.classification",
     "retrieval": "medbench.run.retrieval",
     "segmentation": "medbench.run.segmentation",
     "report-generation": "medbench.run.reports",
@@ -81,11 +82,13 @@ _MODULES = {
 }
 
 
-def protocol_of(kind: str) -> TaskProtocol:
-    """How tasks of a type are run. Raises UsageError for one that cannot be."""
-    if kind not in _MODULES:
-        raise UsageError(f"Tasks of type {kind} cannot be run by this version.")
-    return cast("TaskProtocol", import_module(_MODULES[kind]))
+def protocol_of(task: TaskSpec) -> TaskProtocol:
+    """How a task is run. Raises UsageError for a type that cannot be."""
+    if task.type not in _MODULES:
+        raise UsageError(f"Tasks of type {task.type} cannot be run by this version.")
+    # a classifier trained on the model's images, or the model itself
+    module = "medbench.run.augmentation" if task.synthetic else _MODULES[task.type]
+    return cast("TaskProtocol", import_module(module))
 
 
 def baselines(job: Job, specs: Sequence[MetricSpec]) -> dict[str, dict[str, Estimate]]:
@@ -107,7 +110,7 @@ def baseline_predictions(job: Job, name: str) -> AnyPredictions:
     suffix = "parquet" if task.type in ("classification", "report-generation") else "npz"
 
     def build(payload: Path, _: Path) -> None:
-        table = protocol_of(task.type).baseline(job, name)
+        table = protocol_of(task).baseline(job, name)
         table.write(payload / f"predictions.{suffix}")
 
     key = baseline_key(job.cell, job.loaded, job.images, name)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from medbench.plugins import Registry
 from medbench.run import records
 from medbench.run.request import DataSource, Plan, RunSpec
 from medbench.run.stores import Store, digest, home
 
 
-def describe_plan(plan: Plan, registry: Registry) -> dict[str, Any]:
+def describe_plan(plan: Plan) -> dict[str, Any]:
     """The plan as a document. Reads what is on disk; trains, renders and writes nothing."""
     store = Store(home())
     return {

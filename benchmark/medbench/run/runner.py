@@ -122,6 +122,7 @@ class Runner:
         from medbench.run.fit import Fitted, construct, fit
         from medbench.run.job import Job, baseline_predictions, baselines, protocol_of
         from medbench.run.load import prepared_images
+        from medbench.run.strips import write_strips
 
         specs = [self.registry.metric(name) for name in cell.task.metrics]
         size = BASELINE_SIZE if cell.baseline else int(construct(cell).image_size)
@@ -133,7 +134,8 @@ class Runner:
             predictions = baseline_predictions(job, cell.baseline)
         else:
             job.fitted = fitted = fit(cell, loaded, self.store, self.reporter)
-            predictions = protocol_of(cell.task.type).predict(job)
+            predictions = protocol_of(cell.task).predict(job)
+            write_strips(folder, job, predictions)
         with self.reporter.stage("score", "score"):
             scored = score(predictions, specs)
             beside = baselines(job, specs)

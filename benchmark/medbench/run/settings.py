@@ -116,6 +116,19 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def differences(configs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """What sets each of several configurations apart: ``KEY=VALUE`` of every setting in which not
+    all agree, by key; the same keys for each, None where one lacks a setting.
+
+    >>> differences([{"pairs": {"epochs": 5, "batch": 8}}, {"pairs": {"epochs": 9, "batch": 8}}])
+    [['pairs.epochs=5'], ['pairs.epochs=9']]
+    """
+    settings = [flat(config) for config in configs]
+    keys = sorted({key for each in settings for key in each})
+    differ = [key for key in keys if len({str(each.get(key)) for each in settings}) > 1]
+    return [[f"{key}={each.get(key)}" for key in differ] for each in settings]
+
+
 def _keys(cls: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in cls.model_fields.items():
         inner = field.annotation
