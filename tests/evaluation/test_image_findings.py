@@ -33,7 +33,22 @@ def judged() -> ImagePredictions:
         scores=scores,
         judge_images=rng.normal(size=(6, 4)),
         judge_texts=rng.normal(size=(4, 4)),
+        judge_real=rng.normal(size=(5, 4)),
+        real_prompts=np.array([0, 1, 2, 2, -1]),
+        prompt_texts=["edema", "large heart", "no edema", "never drawn from"],
+        train_distances=rng.random(6),
+        real_train_distances=rng.random(5),
+        reports=["Edema.", "", "Large heart.", "No edema.", "Naïve: “clear”.", "Edema."],
+        prompt_reports=["Edema is seen.", "Large heart.", "", "Nothing."],
     )
+
+
+#: Arrays of numbers beyond pixels and features, and lists of texts.
+ARRAYS = (
+    "labels", "real_labels", "scores", "judge_images", "judge_texts", "judge_real",
+    "train_distances", "real_train_distances",
+)  # fmt: skip
+TEXTS = ("prompt_texts", "reports", "prompt_reports")
 
 
 def test_labels_scores_and_judges_are_read_back_as_written(tmp_path: Path) -> None:
@@ -43,8 +58,10 @@ def test_labels_scores_and_judges_are_read_back_as_written(tmp_path: Path) -> No
     assert again.digest() == table.digest()
     assert np.array_equal(again.content, table.content)
     assert again.label_names == NAMES
-    for name in ("labels", "real_labels", "scores", "judge_images", "judge_texts"):
+    for name in (*ARRAYS, "real_prompts"):
         assert np.array_equal(getattr(again, name), getattr(table, name), equal_nan=True), name
+    for name in TEXTS:
+        assert getattr(again, name) == getattr(table, name), name
     with np.load(path, allow_pickle=False) as found:
         assert "score:cardiomegaly" in found
         assert "score:edema" not in found  # a finding that the classifier does not know
@@ -62,13 +79,15 @@ def test_a_file_without_them_reads_as_before(tmp_path: Path) -> None:
     assert found.judge_texts is None
 
 
-def other(array: Any) -> Any:
-    changed = array.copy()
-    changed[0, 0] = 1 - changed[0, 0]
+def other(held: Any) -> Any:
+    if isinstance(held, list):
+        return ["another", *held[1:]]
+    changed = held.copy()
+    changed.flat[0] = 1 - changed.flat[0]
     return changed
 
 
-@pytest.mark.parametrize("name", ["labels", "real_labels", "scores", "judge_images", "judge_texts"])
+@pytest.mark.parametrize("name", [*ARRAYS, *TEXTS, "real_prompts"])
 def test_the_digest_knows_each_of_them(name: str) -> None:
     table = judged()
     changed: Any = {name: other(getattr(table, name))}
@@ -99,6 +118,24 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "another space": ({"judge_texts": np.ones((4, 3))}, "in no common space"),
     "images missing from the space": ({"judge_images": np.ones((5, 4))}, "have 5 rows"),
     "NaN in the space": ({"judge_images": np.full((6, 4), np.nan)}, "NaN"),
+    "real images missing from the space": ({"judge_real": np.ones((4, 4))}, "are not in the space"),
+    "real images without their prompts": (
+        {"real_prompt_id": np.array([0, 1])},
+        "5 real images have 2 prompts",
+    ),
+    "unequal numbers of prompts": (
+        {"prompt_text": np.array(list("abcde"))},
+        "unequal numbers of prompts: 4 prompts in the space, 5 texts of prompts",
+    ),
+    "a blank prompt": ({"prompt_text": np.array(["edema", " ", "a", "b"])}, "Prompt 1 has no text"),
+    "texts as numbers": ({"report": np.zeros(6)}, "6 unicode strings are expected"),
+    "reports missing": ({"report": np.array(["a", "b"])}, "6 generated images have 2 reports"),
+    "distances missing": ({"train_distance": np.ones(5)}, "6 generated images have distances"),
+    "a negative distance": (
+        {"real_train_distance": np.array([1, 2, -1, -2, 0.5])},
+        "2 of 5 real images have a distance",
+    ),
+    "a distance that is NaN": ({"train_distance": np.full(6, np.nan)}, "6 values that are NaN"),
 }
 
 
@@ -121,6 +158,16 @@ def test_half_of_a_space_and_labels_out_of_order_are_refused() -> None:
         replace(table, judge_images=None)
     with pytest.raises(DataError, match="needs the generated images, the prompts"):
         replace(table, prompts=None)
+    with pytest.raises(DataError, match="needs the generated images, the prompts"):
+        replace(table, judge_images=None, judge_texts=None)
+    with pytest.raises(DataError, match="nothing says which image was generated from which"):
+        replace(table, prompts=None, judge_images=None, judge_texts=None, judge_real=None)
+    with pytest.raises(DataError, match="of the generated and of the real images"):
+        replace(table, train_distances=None)
+    with pytest.raises(DataError, match="Reports of images need those of their prompts"):
+        replace(table, prompt_reports=None)
+    with pytest.raises(DataError, match="is of a prompt that is not among 4"):
+        replace(table, real_prompts=np.array([0, 1, 2, 3, 4]))
     with pytest.raises(DataError, match="alphabet"):
         replace(table, label_names=NAMES[::-1])
     with pytest.raises(DataError, match="no labels to hold them against"):
@@ -134,9 +181,11 @@ def test_halves_keep_patients_whole_and_carry_what_belongs_to_them() -> None:
     pixels = rng.integers(0, 256, (count, 4, 4), dtype=np.uint8)
     y = rng.integers(0, 2, (count, 2)).astype(float)
     x = rng.normal(size=(count, 3))
+    near = rng.random(count)
     table = ImagePredictions(
-        pixels, pixels[:3], None, {"phantom": (x, x[:3])}, owners, NAMES, y[:3], y
-    )
+        pixels, pixels[:3], None, {"phantom": (x, x[:3])}, owners, NAMES, y[:3], y,
+        train_distances=near[:3], real_train_distances=near,
+    )  # fmt: skip
     halves = table.halves()
     assert halves.real is not None
     assert halves.generated is not None
@@ -148,6 +197,8 @@ def test_halves_keep_patients_whole_and_carry_what_belongs_to_them() -> None:
     assert np.array_equal(halves.given["phantom"][1], x[second])
     assert np.array_equal(np.asarray(halves.labels), y[second])
     assert np.array_equal(np.asarray(halves.real_labels), y[first])
+    assert np.array_equal(np.asarray(halves.train_distances), near[second])
+    assert np.array_equal(np.asarray(halves.real_train_distances), near[first])
     # one cluster for each patient of the second half
     assert len(set(halves.patients[len(first) :])) == len({owners[i] for i in second})
     moved = rng.permutation(count)
@@ -157,6 +208,7 @@ def test_halves_keep_patients_whole_and_carry_what_belongs_to_them() -> None:
         given={"phantom": (x[moved], x[:3])},
         real_patients=[owners[i] for i in moved],
         real_labels=y[moved],
+        real_train_distances=near[moved],
     )
     for side in ("real", "generated"):
         images = [sorted(p.tobytes() for p in getattr(t, side)) for t in (again.halves(), halves)]

@@ -9,6 +9,7 @@ import torch
 from medbench.errors import DataError
 from medbench.evaluation.alignment_judge import AlignmentJudge, train_judge
 from medbench.evaluation.fine_tune import Schedule, fine_tune
+from medbench.evaluation.nearest_image import nearest_images
 from medbench.evaluation.nearest_prompt import nearest_texts
 from medbench.evaluation.phantom_backbone import PhantomBackbone, PhantomJudge
 from medbench.metrics.values import FloatArray
@@ -85,3 +86,16 @@ def test_the_judge_has_the_scores_of_the_classifier_that_was_trained() -> None:
     scores = judge.scores(judge.features(pixels[45:]))
     assert scores == pytest.approx(found.scores, abs=1e-5)
     assert scores[y[45:, 0] == 1, 0].mean() > scores[y[45:, 0] == 0, 0].mean()
+
+
+def test_the_nearest_image_is_that_of_brute_force_and_a_copy_is_at_zero() -> None:
+    rng = np.random.default_rng(3)
+    images, training = rng.normal(size=(50, 7)), rng.normal(size=(80, 7))
+    images[4] = training[11]
+    rows, distance = nearest_images(images, training)
+    every = np.linalg.norm(images[:, None] - training[None], axis=2)
+    assert np.array_equal(rows, every.argmin(axis=1))
+    assert distance == pytest.approx(every.min(axis=1))
+    assert distance[4] == 0
+    with pytest.raises(DataError, match="no training image"):
+        nearest_images(images, training[:0])

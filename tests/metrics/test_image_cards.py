@@ -10,14 +10,20 @@ from medbench.metrics import image_diversity, image_frechet
 from medbench.metrics.cards import card_sha256
 from medbench.metrics.image_cards import FID, IMAGE_GENERATION, KID
 
-LOWER_IS_BETTER = ("fid-", "kid-", "ms-ssim")
+LOWER_IS_BETTER = ("fid-", "kid-", "ms-ssim", "memorised")
 
 
 def test_each_metric_has_a_card_of_its_own_and_a_function() -> None:
     names = [spec.name for spec in IMAGE_GENERATION]
     assert names[:4] == ["fid-xrv", "fid-inception", "fid-inception-torchvision", "fid-phantom"]
-    assert names[-4:] == ["label-auroc", *(f"alignment-recall@{k}" for k in (1, 5, 10))]
-    assert len({card_sha256(spec) for spec in IMAGE_GENERATION}) == len(names) == 14
+    assert names[10:] == [
+        "label-auroc",
+        *(f"alignment-recall@{k}" for k in (1, 5, 10)),
+        *(f"image-recall@{k}" for k in (1, 5, 10)),
+        "memorised-share",
+        *(f"report-{measure}" for measure in ("finding-f1", "bleu-4", "rouge-l")),
+    ]
+    assert len({card_sha256(spec) for spec in IMAGE_GENERATION}) == len(names) == 21
     for spec in IMAGE_GENERATION:
         module, _, function = spec.function.partition(":")
         assert callable(getattr(import_module(module), function))

@@ -56,6 +56,15 @@ def test_extreme_images_agree_with_torchmetrics() -> None:
     assert found[4, 6] == 1
 
 
+@pytest.mark.parametrize(("size", "scales"), [(64, 3), (180, 5)])
+def test_identical_images_are_wholly_alike(size: int, scales: int) -> None:
+    images = np.repeat(pictures(5, 1, size), 4, axis=0)
+    assert metrics.pairwise_ms_ssim(images, scales) == pytest.approx(1, abs=1e-6)
+    table = ImagePredictions(images, images, np.zeros(4, np.int64))
+    metric = metrics.ms_ssim if scales == 5 else metrics.ms_ssim_3
+    assert metric(table, np.ones((1, 8))).value[0] == pytest.approx(1, abs=1e-6)
+
+
 def test_diversity_is_the_mean_over_prompts_of_the_mean_over_pairs() -> None:
     images = pictures(3, 9, 64)
     images[4] = images[3]

@@ -68,6 +68,14 @@ def test_frechet_distance_of_a_set_to_itself_is_zero(real: int, width: int) -> N
     assert metrics.frechet(x, x) == pytest.approx(0, abs=1e-10)
 
 
+def test_frechet_distance_grows_with_added_noise() -> None:
+    x, _ = features(3, 300, 5, 8)
+    noise = np.random.default_rng(4).normal(size=x.shape)
+    found = [metrics.frechet(x, x + level * noise) for level in (0, 0.1, 0.3, 1, 3)]
+    assert found[0] == pytest.approx(0, abs=1e-10)
+    assert found == sorted(set(found))
+
+
 def test_features_that_never_vary_or_repeat_each_other_lose_no_digits() -> None:
     x, y = features(2, 400, 300, 12)
     expected = metrics.frechet(x, y)
@@ -201,7 +209,9 @@ def test_one_image_on_a_side_has_no_distance(real: int, generated: int) -> None:
     for metric in (metrics.fid_phantom, image_kernel.kid_phantom):
         found = metric(table, resamples(table))
         assert np.isnan(found.value).all()
-        assert found.reason == "needs two real and two generated images"
+        assert found.reason == (
+            f"needs two real and two generated images; there are {real} and {generated}"
+        )
 
 
 @pytest.mark.parametrize("prompts", [None, [0, 0]])

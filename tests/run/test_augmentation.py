@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from medbench.data.splits import TRAIN, VAL
 from medbench.errors import DataError
+from medbench.run import augmentation
 from medbench.run.augmentation import (
     classifier_of,
     epoch_rows,
@@ -21,6 +22,7 @@ from medbench.run.augmentation import (
     refuse_evaluated,
     schedule_of,
 )
+from medbench.run.stores import Store
 
 
 def job(patients: list[str], folds: list[int], reports: list[str]) -> Any:
@@ -53,6 +55,30 @@ def test_a_prompt_of_a_patient_who_is_evaluated_is_refused(fold: int) -> None:
         prompt_rows(leaking, 3)
     with pytest.raises(DataError, match="'s3'"):
         refuse_evaluated(leaking.loaded, np.array([0, 3]))
+
+
+def test_tasks_of_several_shares_draw_what_they_have_in_common_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def draw(_: Any, owners: Any, size: int, first: int) -> Any:
+        asked.append((first, len(owners)))
+        seeds = first + np.arange(len(owners))  # an image is its prompt and its seed
+        return (owners * 16 + seeds).astype(np.uint8)[:, None, None] + np.zeros((1, 2, 2), np.uint8)
+
+    monkeypatch.setattr(augmentation, "generate", draw)
+    monkeypatch.setattr(
+        augmentation, "_generated_key", lambda _, rows, first: {"rows": rows.tolist(), "of": first}
+    )
+    some = job(list("abcde"), [TRAIN] * 5, ["x"] * 5)  # four are labelled
+    some.store = Store(tmp_path)
+    some.cell.preset = "tiny"
+    made = {n: augmentation._generated(some, prompt_rows(some, n)) for n in (2, 4, 8, 3)}
+    assert asked == [(0, 2), (2, 2), (4, 2), (6, 2), (2, 1)]
+    assert [len(images) for images in made.values()] == [2, 4, 8, 3]
+    for images in made.values():
+        assert np.array_equal(images, made[8][: len(images)])
 
 
 def test_without_reports_there_is_nothing_to_draw_from() -> None:

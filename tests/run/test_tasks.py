@@ -184,9 +184,13 @@ def test_images_are_judged_beside_real_ones_and_noise(able: Medbench, phantoms: 
     assert any(note.startswith("kid-xrv is absent") for note in record["notes"])
     assert set(record["baselines"]) == {"real-versus-real", "real", "nearest-prompt", "noise"}
     assert record["baselines"]["real"]["fid-phantom"]["value"] == pytest.approx(0, abs=1e-6)
-    for metric in ("label-auroc", "alignment-recall@5"):
+    for metric in ("label-auroc", "alignment-recall@5", "image-recall@5", "report-finding-f1"):
         for name in ("real", "nearest-prompt", "noise"):
             assert 0 <= record["baselines"][name][metric]["value"] <= 1
+    # training images are as near to training images as can be
+    assert record["baselines"]["nearest-prompt"]["memorised-share"]["value"] == 1
+    assert record["baselines"]["real"]["memorised-share"]["value"] < 0.15
+    assert record["baselines"]["real"]["image-recall@1"]["value"] == 1
     # random blots have nothing to do with their prompts
     low, high = record["metrics"]["label-auroc"]["ci95"]
     assert low < 0.6
@@ -199,7 +203,8 @@ def test_images_are_judged_beside_real_ones_and_noise(able: Medbench, phantoms: 
         assert np.bincount(found["prompt_id"]).tolist() == [4] * len(found["real"])
         assert len(found["judge_texts"]) == len(found["real"])
     again = able("score", path, "--type", "image-generation", "--json").json
-    for metric in ("kid-phantom", "label-auroc", "alignment-recall@5"):
+    judged = ("kid-phantom", "label-auroc", "alignment-recall@5", "image-recall@5")
+    for metric in (*judged, "memorised-share", "report-finding-f1", "report-rouge-l"):
         assert again["metrics"][metric] == record["metrics"][metric]
 
 
@@ -222,8 +227,8 @@ def test_generated_images_train_a_classifier_that_real_ones_alone_train_too(
         assert {"auroc", "auprc", "f1", "ece"} == set(record["metrics"])
     assert both["baselines"]["real-only"] == alone["baselines"]["real-only"]
     assert both["metrics"]["auroc"]["value"] != both["baselines"]["real-only"]["auroc"]["value"]
-    # drawn once for both tasks
-    assert len(list((able.home / "generated").glob("[!.]*"))) == 1
+    # drawn once for both tasks, in two halves and what is left of an odd number
+    assert len(list((able.home / "generated").glob("[!.]*"))) == 2 + train % 2
     refused = able("run", "-m", "able", *tasks, "--data", data, "--adaptation", "fine-tune")
     assert refused.code == 2
     assert "trains a classifier of its own" in refused.err

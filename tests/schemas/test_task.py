@@ -95,7 +95,13 @@ AUGMENTATION = COVID.parent / "generation-augmentation.toml"
     ("old", "new", "message"),
     [
         ("share = 1.0", "share = 0.0", "synthetic.share"),
-        ("share = 1.0", "share = 4.0", "synthetic.share"),
+        ("share = 1.0", "share = 4.1", "synthetic.share"),
+        ("share = 1.0", "share = 3.1", "at most 3 beside the real images"),
+        (
+            'unit = "image"',
+            'unit = "image"\ninput = "text"',
+            "input 'text' is for the linear probe",
+        ),
         ("share = 1.0", "shares = 1.0", "Did you mean 'share'"),
         ('unit = "image"', 'unit = "volume"', "for findings of an image"),
         ('unit = "image"', 'unit = "image"\nadaptations = ["fine-tune"]', r"or \[synthetic\]"),

@@ -1,8 +1,9 @@
 """Generated images beside real ones: the arrays, their file and their hash.
 
-Beside pixels and features a table may hold what was asked for (labels of the samples whose prompts
-were used), what an independent classifier sees in the generated images, and images and prompts in
-an independent space.
+Beside pixels and features a table may hold what was asked for (prompts, and labels and reports of
+the samples that they are of), what an independent classifier sees in the generated images and a
+generator of reports says of them, images and prompts in an independent space, and how near images
+are to those that a generator was trained on.
 """
 
 from __future__ import annotations
@@ -19,6 +20,13 @@ import numpy.typing as npt
 from medbench.errors import DataError
 from medbench.evaluation.arrays import Array, names, numbers, read_npz, row_content, write_npz
 from medbench.evaluation.finding_arrays import finding_arrays, read_findings
+from medbench.evaluation.image_checks import (
+    check_counts,
+    check_distances,
+    check_findings,
+    check_judge,
+    check_prompts,
+)
 from medbench.metrics.values import FloatArray
 
 Bytes = npt.NDArray[np.uint8]
@@ -42,6 +50,14 @@ class ImagePredictions:
             any scale; a column of NaN for a finding that it does not know.
         judge_images: float [G, E], the generated images in an independent space.
         judge_texts: float [P, E], prompts in that space; ``prompts`` are rows of it.
+        judge_real: float [N, E], the real images in that space.
+        real_prompts: int [N], the prompt of each real image, counted as ``prompts`` are; -1: it is
+            of none of these.
+        prompt_texts: [P] the prompts themselves; ``prompts`` are rows of it.
+        train_distances: float [G], of each generated image to the nearest training image.
+        real_train_distances: float [N], of each real image likewise.
+        reports: [G] what a generator of reports says of each generated image.
+        prompt_reports: [P] the report that each prompt is taken from.
 
     Raises:
         DataError: neither pixels nor features, shapes that differ, or values that cannot be.
@@ -58,77 +74,20 @@ class ImagePredictions:
     scores: FloatArray | None = None
     judge_images: FloatArray | None = None
     judge_texts: FloatArray | None = None
+    judge_real: FloatArray | None = None
+    real_prompts: npt.NDArray[np.int64] | None = None
+    prompt_texts: Sequence[str] | None = None
+    train_distances: FloatArray | None = None
+    real_train_distances: FloatArray | None = None
+    reports: Sequence[str] | None = None
+    prompt_reports: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        if self.generated is None and not self.given:
-            raise DataError("Predictions hold neither images nor features.")
-        for what, pixels in (("real", self.real), ("generated", self.generated)):
-            if pixels is not None and (pixels.ndim != 3 or not len(pixels)):
-                raise DataError(f"The {what} images have shape {pixels.shape}, not [N, H, W].")
-        sizes = {pair[1].shape[0] for pair in self.given.values()}
-        if self.generated is not None:
-            sizes.add(len(self.generated))
-        if len(sizes) != 1:
-            raise DataError(f"Generated images and their features are of {sorted(sizes)} rows.")
-        if self.prompts is not None and len(self.prompts) != self.count:
-            raise DataError(f"{self.count} generated images have {len(self.prompts)} prompts.")
-        if self.real_patients is not None and len(self.real_patients) != self.reals:
-            raise DataError(f"{self.reals} real images have {len(self.real_patients)} patients.")
-        self._check_findings()
-        self._check_judge()
-
-    def _check_findings(self) -> None:
-        if list(self.label_names) != sorted(set(self.label_names)):
-            raise DataError(
-                f"Findings {', '.join(self.label_names)} are not each once in the alphabet's order."
-            )
-        for what, array, count in (
-            ("labels of the prompts", self.labels, self.count),
-            ("labels of the real images", self.real_labels, self.reals),
-            ("scores", self.scores, self.count),
-        ):
-            expected = (count, len(self.label_names))
-            if array is not None and array.shape != expected:
-                raise DataError(f"The {what} have shape {array.shape}, not {expected}.")
-        for what, array in (("prompts", self.labels), ("real images", self.real_labels)):
-            if array is not None and not np.isin(array[~np.isnan(array)], (0, 1)).all():
-                raise DataError(f"Labels of the {what} are 1, 0, or NaN where not scored.")
-        if self.scores is not None:
-            if self.labels is None:
-                raise DataError("There are scores of findings, and no labels to hold them against.")
-            known = self.scores[:, ~np.isnan(self.scores).all(axis=0)]
-            if not np.isfinite(known).all():
-                raise DataError(
-                    f"{int((~np.isfinite(known)).any(axis=1).sum()):,} of {self.count:,} generated "
-                    "images have a score that is NaN or infinite."
-                )
-
-    def _check_judge(self) -> None:
-        if self.judge_images is None and self.judge_texts is None:
-            return
-        if self.judge_images is None or self.judge_texts is None or self.prompts is None:
-            raise DataError(
-                "An independent space needs the generated images, the prompts, and which image "
-                "was generated from which prompt."
-            )
-        images, texts = self.judge_images, self.judge_texts
-        if images.ndim != 2 or texts.ndim != 2 or images.shape[1] != texts.shape[1]:
-            raise DataError(
-                f"Images and prompts of shapes {images.shape} and {texts.shape} are in no common "
-                "space: [G, E] and [P, E] are expected."
-            )
-        if len(images) != self.count:
-            raise DataError(f"{self.count} generated images have {len(images)} rows in the space.")
-        if not (np.isfinite(images).all() and np.isfinite(texts).all()):
-            raise DataError("The space of images and prompts holds values that are not finite.")
-        empty = np.flatnonzero(~texts.any(axis=1))
-        if len(empty):
-            raise DataError(f"Prompt {empty[0]} has no text: its vector is zero.")
-        if self.prompts.min() < 0 or self.prompts.max() >= len(texts):
-            raise DataError(
-                f"Images are of prompts up to number {int(self.prompts.max())}, and there are "
-                f"{len(texts)} prompts in the space, counted from 0."
-            )
+        check_counts(self)
+        check_findings(self)
+        check_judge(self)
+        check_prompts(self)
+        check_distances(self)
 
     @property
     def count(self) -> int:
@@ -168,19 +127,32 @@ class ImagePredictions:
         rows = [bytes([side])] * count
         if pixels is not None:
             rows = [head + picture.tobytes() for head, picture in zip(rows, pixels, strict=True)]
-        more = [self.given[name][side] for name in sorted(self.given)]
+        more: list[FloatArray | None] = [self.given[name][side] for name in sorted(self.given)]
         if side:
-            more += [self.labels, self.scores, self.judge_images]  # type: ignore[list-item]
+            more += [self.labels, self.scores, self.judge_images]
             if self.judge_texts is not None and self.prompts is not None:
                 more.append(self.judge_texts[self.prompts])
+            more.append(self.train_distances)
         else:
-            more.append(self.real_labels)  # type: ignore[arg-type]
+            more += [self.real_labels, self.judge_real, self.real_train_distances]
         for some in more:
             if some is not None:
                 # one spelling of NaN, and of zero
                 plain = np.where(np.isnan(some), np.inf, some + 0.0).astype("<f8")
                 rows = [r + f.tobytes() for r, f in zip(rows, plain, strict=True)]
+        for texts in self._texts(side):
+            rows = [r + b"\0" + text.encode() for r, text in zip(rows, texts, strict=True)]
         return rows
+
+    def _texts(self, side: int) -> list[Sequence[str]]:
+        """What is said of each image of a side: its prompt, that one's report, its own report."""
+        asked = self.prompts if side else self.real_prompts
+        by_prompt = [some for some in (self.prompt_texts, self.prompt_reports) if some is not None]
+        said: list[Sequence[str]] = []
+        if asked is not None:
+            rows = asked.tolist()
+            said = [[some[row] if row >= 0 else "" for row in rows] for some in by_prompt]
+        return [*said, self.reports] if side and self.reports is not None else said
 
     def support(self, _: str | None = None) -> int:
         """Number of generated images."""
@@ -191,9 +163,8 @@ class ImagePredictions:
         rows = [*self._rows(0, self.real), *self._rows(1, self.generated)]
         state = hashlib.sha256()
         # prompts by number: which images go together
-        owner = [-1] * self.reals + (
-            list(range(self.count)) if self.prompts is None else self.prompts.tolist()
-        )
+        own = [-1] * self.reals if self.real_prompts is None else self.real_prompts.tolist()
+        owner = own + (list(range(self.count)) if self.prompts is None else self.prompts.tolist())
         for row, prompt in sorted(zip(rows, owner, strict=True)):
             state.update(hashlib.sha256(row).digest() + str(prompt).encode())
         if self.label_names:
@@ -209,8 +180,8 @@ class ImagePredictions:
         twice the bias of the whole.
 
         Patients are drawn in a seeded order and each goes to the half with fewer images; the
-        draw depends on their names, not on the order of rows. Pixels, features and labels are
-        kept.
+        draw depends on their names, not on the order of rows. Pixels, features, labels and
+        distances to training images are kept.
 
         Raises DataError: fewer than two patients.
         """
@@ -224,6 +195,7 @@ class ImagePredictions:
             half[patient] = held[1] < held[0]
             held[half[patient]] += sizes[patient]
         first, second = (np.flatnonzero(half[at] == side) for side in (0, 1))
+        distances = self.real_train_distances
         return ImagePredictions(
             real=None if self.real is None else self.real[first],
             generated=None if self.real is None else self.real[second],
@@ -233,6 +205,8 @@ class ImagePredictions:
             label_names=self.label_names,
             labels=None if self.real_labels is None else self.real_labels[second],
             real_labels=None if self.real_labels is None else self.real_labels[first],
+            train_distances=None if distances is None else distances[second],
+            real_train_distances=None if distances is None else distances[first],
         )
 
     def write(self, path: Path) -> None:
@@ -254,15 +228,33 @@ class ImagePredictions:
         arrays |= finding_arrays("score", self.label_names, self.scores)
         if self.judge_images is not None and self.judge_texts is not None:
             arrays |= {"judge_images": self.judge_images, "judge_texts": self.judge_texts}
+        for name, array in (
+            ("judge_real", self.judge_real),
+            ("real_prompt_id", self.real_prompts),
+            ("train_distance", self.train_distances),
+            ("real_train_distance", self.real_train_distances),
+        ):
+            if array is not None:
+                arrays[name] = array
+        for name, texts in (
+            ("prompt_text", self.prompt_texts),
+            ("report", self.reports),
+            ("prompt_report", self.prompt_reports),
+        ):
+            if texts is not None:
+                arrays[name] = np.array(list(texts), str)
         write_npz(path, arrays)
 
     @classmethod
     def read(cls, path: Path) -> ImagePredictions:
         """Read ``.npz``. Raises DataError naming the file and what is wrong."""
         pairs = ("real", "generated"), ("real_features", "generated_features")
-        spaces = ("judge_images", "judge_texts")
+        spaces = ("judge_images", "judge_texts", "judge_real")
+        distances = ("train_distance", "real_train_distance")
+        texts = ("prompt_text", "report", "prompt_report")
+        ids = ("prompt_id", "real_prompt_id", "patient_id")
         found = read_npz(
-            path, (), (*pairs[0], *pairs[1], *spaces, "prompt_id", "backbone", "patient_id")
+            path, (), (*pairs[0], *pairs[1], *spaces, *distances, *texts, *ids, "backbone")
         )
         findings, tables = read_findings(path)
         for pair in pairs:
@@ -293,25 +285,33 @@ class ImagePredictions:
             if found["backbone"].shape != () or found["backbone"].dtype.kind != "U":
                 raise DataError(f"{path}: 'backbone' is not one string, such as np.array('xrv').")
             given[str(found["backbone"])] = (real, generated)
-        prompts = None
-        if "prompt_id" in found:
-            ids = names(path, "prompt_id", found["prompt_id"], len(found["prompt_id"]))
-            prompts = _numbered(ids)
-        owners = None
-        if "patient_id" in found:
-            owners = names(path, "patient_id", found["patient_id"], len(found["patient_id"]))
+        told = {
+            name: names(path, name, found[name], len(found[name]))
+            for name in (*ids, *texts)
+            if name in found
+        }
+        prompts = _numbered(told["prompt_id"]) if "prompt_id" in told else None
+        real_prompts = None
+        if "real_prompt_id" in told:
+            number = {name: i for i, name in enumerate(dict.fromkeys(told.get("prompt_id", ())))}
+            real_prompts = np.array([number.get(n, -1) for n in told["real_prompt_id"]], np.int64)
         try:
             return cls(
                 found.get("real"),
                 found.get("generated"),
                 prompts,
                 given,
-                owners,
+                told.get("patient_id"),
                 label_names=findings,
                 labels=tables.get("label"),
                 real_labels=tables.get("real_label"),
                 scores=tables.get("score"),
                 **{name: numbers(path, name, found[name], 2) for name in spaces if name in found},
+                real_prompts=real_prompts,
+                prompt_texts=told.get("prompt_text"),
+                reports=told.get("report"),
+                prompt_reports=told.get("prompt_report"),
+                **{f"{n}s": numbers(path, n, found[n], 1) for n in distances if n in found},
             )
         except DataError as error:
             raise DataError(f"{path}: {error}") from error

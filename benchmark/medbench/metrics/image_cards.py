@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from medbench.schemas.specs import MetricSpec
 
+#: What is said of the values of short, medium and long prompts.
+_THIRDS = (
+    "also of thirds of the prompts by their number of words (prompts-short, -medium, -long; equal "
+    "lengths together, 20 generated images at least)"
+)
 _TYPES = ("image-generation",)
 _MODULE = "medbench.metrics"
 
@@ -68,7 +73,7 @@ def _kid(backbone: str) -> MetricSpec:
             "mean over pairs of images; interval: percentiles over resamples of whole patients "
             "and prompts, in which copies of one patient or prompt are never paired with each "
             "other; per finding: real images with it against images generated from prompts of "
-            "samples with it, 20 of each at least"
+            f"samples with it, 20 of each at least; {_THIRDS}, against the real images of these"
         ),
         unit="squared discrepancy",
         normalisation=PREPROCESSING[backbone],
@@ -129,7 +134,7 @@ LABEL_AUROC = MetricSpec(
     higher_is_better=True,
     aggregation=(
         "unweighted mean over labels with both classes; interval: percentiles over resamples of "
-        "whole prompts"
+        f"whole prompts; {_THIRDS}"
     ),
     normalisation="of the classifier",
     reference="scikit-learn roc_auc_score(average='macro')",
@@ -151,7 +156,28 @@ def _alignment(k: int) -> MetricSpec:
         higher_is_better=True,
         aggregation=(
             "mean over generated images; interval: percentiles over resamples of whole prompts, "
-            "the candidates held fixed"
+            f"the candidates held fixed; {_THIRDS}"
+        ),
+        normalisation="of the judge",
+        reference="torchmetrics RetrievalHitRate(top_k)",
+    )
+
+
+def _image_recall(k: int) -> MetricSpec:
+    return MetricSpec(
+        name=f"image-recall@{k}",
+        function=f"{_MODULE}.image_alignment:image_recall_{k}",
+        task_types=_TYPES,
+        definition=(
+            f"image-image retrieval: whether the {k} nearest of the real test images hold one of "
+            "the image's own prompt, or of an equal one, by cosine in the space of the judge of "
+            "alignment; candidates of equal cosine by expectation; falls with the number of real "
+            "images"
+        ),
+        higher_is_better=True,
+        aggregation=(
+            "mean over generated images whose prompt has a real image; interval: percentiles over "
+            f"resamples of whole prompts, the candidates held fixed; {_THIRDS}"
         ),
         normalisation="of the judge",
         reference="torchmetrics RetrievalHitRate(top_k)",
@@ -159,6 +185,69 @@ def _alignment(k: int) -> MetricSpec:
 
 
 ALIGNMENT: tuple[MetricSpec, ...] = tuple(_alignment(k) for k in (1, 5, 10))
+IMAGE_RECALL: tuple[MetricSpec, ...] = tuple(_image_recall(k) for k in (1, 5, 10))
+
+MEMORISED_SHARE = MetricSpec(
+    name="memorised-share",
+    function=f"{_MODULE}.image_memory:memorised_share",
+    task_types=_TYPES,
+    definition=(
+        "memorisation: share of generated images that are at least as near to a training image as "
+        "the nearest 5 % of the real test images are (their 5th percentile, the least distance up "
+        "to which 5 % of them go); distances to the nearest training image in the features of an "
+        "independent judge, Euclidean; .05 for new real images, 1 for copies"
+    ),
+    higher_is_better=False,
+    aggregation=(
+        "mean over generated images; interval: percentiles over resamples of whole patients and "
+        "prompts, the percentile anew in each; 20 real images at least"
+    ),
+    normalisation="of the judge",
+    reference="numpy.quantile(method='inverted_cdf')",
+)
+
+
+def _report(name: str, function: str, definition: str, aggregation: str, source: str) -> MetricSpec:
+    return MetricSpec(
+        name=name,
+        function=f"{_MODULE}.image_reports:{function}",
+        task_types=_TYPES,
+        definition=(
+            f"what a generator of reports says of a generated image: {definition}, against the "
+            "whole report that the prompt is the impression of; in runs the report is looked up: "
+            "that of the training image nearest in the space of the judge of alignment"
+        ),
+        higher_is_better=True,
+        aggregation=f"{aggregation}; interval: percentiles over resamples of whole prompts",
+        normalisation="lower case, no punctuation but hyphens, full stops as words; no vocabulary, "
+        "no cut",
+        reference=source,
+    )
+
+
+REPORTS: tuple[MetricSpec, ...] = (
+    _report(
+        "report-finding-f1",
+        "report_finding_f1",
+        "F1 of the 14 findings that rules read as present, as finding-f1",
+        "counts pooled over images and findings; per finding beside it",
+        "medbench.data.report_findings",
+    ),
+    _report(
+        "report-bleu-4",
+        "report_bleu_4",
+        "BLEU-4 of its words, as bleu-4",
+        "corpus: counts summed over images",
+        "pycocoevalcap 1.2",
+    ),
+    _report(
+        "report-rouge-l",
+        "report_rouge_l",
+        "ROUGE-L of its words, as rouge-l",
+        "mean over images",
+        "pycocoevalcap 1.2",
+    ),
+)
 
 #: Every image-generation metric.
 IMAGE_GENERATION: tuple[MetricSpec, ...] = (
@@ -168,4 +257,7 @@ IMAGE_GENERATION: tuple[MetricSpec, ...] = (
     MS_SSIM_3,
     LABEL_AUROC,
     *ALIGNMENT,
+    *IMAGE_RECALL,
+    MEMORISED_SHARE,
+    *REPORTS,
 )

@@ -16,6 +16,7 @@ import numpy as np
 
 from medbench.metrics import backbones, classification
 from medbench.metrics.image_clusters import hold
+from medbench.metrics.image_strata import Third, thirds
 from medbench.metrics.image_table import JudgedTable
 from medbench.metrics.values import FloatArray, Values
 
@@ -39,7 +40,8 @@ class Scored:
 
 
 def label_auroc(table: JudgedTable, weights: FloatArray) -> Values:
-    """AUROC of each label, and their mean over those with both classes. In [0, 1].
+    """AUROC of each label, and their mean over those with both classes; the same mean over images
+    of short, medium and long prompts beside. In [0, 1].
 
     Weights are [B, N + G]; only those of the G generated images are read.
     """
@@ -53,14 +55,24 @@ def label_auroc(table: JudgedTable, weights: FloatArray) -> Values:
     if np.isnan(values.value[0]):
         return Values(nothing, None, f"no finding has both classes among {count:,} images")
     unknown = [name for name in table.label_names if name not in found.labels]
+    cut = thirds(table)
+
+    def of(third: Third) -> FloatArray | None:
+        some = third.generated
+        part = replace(found, y=found.y[some], scores=found.scores[some])
+        value = classification.auroc(part, weights[:, -count:][:, some]).value
+        return None if np.isnan(value[0]) else value
+
     notes = [values.reason, found.note]
     if unknown:
         notes.append(f"the classifier does not know {', '.join(unknown)}")
     scored = (~np.isnan(found.y)).sum(axis=0).tolist()
+    notes.append(cut.note)
     return replace(
         values,
+        per_label={**(values.per_label or {}), **cut.values(of)},
         reason="; ".join(note for note in notes if note) or None,
-        label_counts=dict(zip(found.labels, scored, strict=True)),
+        label_counts=dict(zip(found.labels, scored, strict=True)) | cut.counts,
     )
 
 

@@ -277,7 +277,8 @@ def _fid_on(backbone: str) -> Metric:
         generated = _side(found.generated, weights[0, count:])
         distance = _distance(real.moments(), generated.moments(), exact=True)
         if np.isnan(distance):
-            return Values(value, None, "needs two real and two generated images")
+            reason = f"needs two real and two generated images; there are {count} and "
+            return Values(value, None, f"{reason}{len(found.generated)}")
         value[0] = distance
         if len(weights) == 1:
             return Values(value, None, found.note)

@@ -1,4 +1,5 @@
-"""Kernel distance of features (KID), of all images and per finding, on each named backbone.
+"""Kernel distance of features (KID): of all images, per finding and for short, medium and long
+prompts, on each named backbone.
 
 Every metric takes a table of N real and G generated images and ``weights`` float [B, N + G]: row 0
 is the metric itself, the others are resamples of whole patients and prompts.
@@ -12,6 +13,7 @@ import numpy as np
 
 from medbench.metrics.backbones import Features, table_features
 from medbench.metrics.image_clusters import Integers, clusters_of, hold
+from medbench.metrics.image_strata import Third, thirds
 from medbench.metrics.image_table import JudgedTable
 from medbench.metrics.values import FloatArray, Values
 
@@ -107,14 +109,18 @@ def _self_kernel(x: FloatArray) -> FloatArray:
 
 def _kid_on(backbone: str) -> Metric:
     def kid(table: JudgedTable, weights: FloatArray) -> Values:
-        """Every row, and per finding where both sides have labels; see `kernel_distance`."""
+        """Every row, and per finding and third of the prompts where both sides know them; see
+        `kernel_distance`."""
         found = table_features(table, backbone)
         if isinstance(found, str):
             return Values(np.full(len(weights), np.nan), None, found)
         count = len(found.real)
         hold(weights, count + len(found.generated))
         if min(count, len(found.generated)) < 2:
-            reason = "needs two real and two generated images"
+            reason = (
+                f"needs two real and two generated images; there are {count} and "
+                f"{len(found.generated)}"
+            )
             return Values(np.full(len(weights), np.nan), None, reason)
         clusters = clusters_of(table, weights, count)
         value = kernel_distance(found.real, found.generated, weights, clusters)
@@ -126,7 +132,19 @@ def _kid_on(backbone: str) -> Metric:
                 f"without a value of their own: {few}"
             )
         drawn = {name: _drawn(table, name) for name in per_finding or ()}
-        return Values(value, per_finding, "; ".join(notes) or None, label_counts=drawn)
+        cut = thirds(table)
+
+        def of(third: Third) -> FloatArray | None:
+            if len(third.real) < LEAST:
+                notes.append(f"{third.name}: {len(third.real)} real images, too few for a value")
+                return None
+            return _among(found, third.real, third.generated, weights, clusters)
+
+        parts = {**(per_finding or {}), **cut.values(of)}
+        notes += [cut.note] if cut.note else []
+        return Values(
+            value, parts or None, "; ".join(notes) or None, label_counts=drawn | cut.counts
+        )
 
     return kid
 
@@ -152,11 +170,18 @@ def _per_finding(
         if min(len(real), len(generated)) < LEAST:
             few.append(f"{name} ({len(real)} and {len(generated)})")
             continue
-        columns = np.concatenate([real, len(found.real) + generated])
-        values[name] = kernel_distance(
-            found.real[real], found.generated[generated], weights[:, columns], clusters[columns]
-        )
+        values[name] = _among(found, real, generated, weights, clusters)
     return values, ", ".join(few)
+
+
+def _among(
+    found: Features, real: Integers, generated: Integers, weights: FloatArray, clusters: Integers
+) -> FloatArray:
+    """The distance between some real images and some generated ones, float [B]."""
+    columns = np.concatenate([real, len(found.real) + generated])
+    return kernel_distance(
+        found.real[real], found.generated[generated], weights[:, columns], clusters[columns]
+    )
 
 
 kid_xrv = _kid_on("xrv")

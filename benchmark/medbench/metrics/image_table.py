@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from medbench.metrics.values import FloatArray, ImageTable
 
 
@@ -44,4 +47,39 @@ class JudgedTable(ImageTable, Protocol):
     @property
     def judge_texts(self) -> FloatArray | None:
         """float [P, D]: the tested prompts in that space; ``prompts`` are rows of it."""
+        ...
+
+    @property
+    def judge_real(self) -> FloatArray | None:
+        """float [N, D]: the real images in that space."""
+        ...
+
+    @property
+    def real_prompts(self) -> npt.NDArray[np.int64] | None:
+        """int [N]: the prompt of each real image, as ``prompts`` count them; -1: none of these."""
+        ...
+
+    @property
+    def prompt_texts(self) -> Sequence[str] | None:
+        """[P]: the tested prompts themselves; ``prompts`` are rows of it."""
+        ...
+
+    @property
+    def train_distances(self) -> FloatArray | None:
+        """float [G]: distance of each generated image to the nearest training image."""
+        ...
+
+    @property
+    def real_train_distances(self) -> FloatArray | None:
+        """float [N]: distance of each real image to the nearest training image."""
+        ...
+
+    @property
+    def reports(self) -> Sequence[str] | None:
+        """[G]: what a generator of reports says of each generated image."""
+        ...
+
+    @property
+    def prompt_reports(self) -> Sequence[str] | None:
+        """[P]: the report that each prompt is taken from."""
         ...

@@ -37,7 +37,8 @@ Bytes = npt.NDArray[np.uint8]
 #: Side of the classifier's pictures (assumed).
 SIZE = {"tiny": 64, "small": 128, "paper": 224}
 #: Pictures in an epoch, for each labelled real training image: what the largest share of generated
-#: images and the real ones come to, so that each is seen in every epoch of every arm (assumed).
+#: images comes to, the real ones counted where they are seen, so that each picture is seen in every
+#: epoch of every arm (assumed).
 PASS = 4
 
 
@@ -52,7 +53,7 @@ def predict(job: Job) -> ClassPredictions:
         f"classifier of the harness trained on {len(real) if wanted.real else 0:,} real and "
         f"{len(made):,} generated images"
     )
-    key = {"generated": _generated_key(job, owners), "real": wanted.real}
+    key = {"generated": _generated_key(job, owners, 0), "real": wanted.real}
     return _classified(job, real if wanted.real else real[:0], owners, made, key, job.cell.seed)
 
 
@@ -123,7 +124,7 @@ def _real(job: Job) -> Rows:
     return np.flatnonzero((job.loaded.folds == TRAIN) & job.loaded.labelled)
 
 
-def _generated_key(job: Job, owners: Rows) -> dict[str, Any]:
+def _generated_key(job: Job, owners: Rows, first: int) -> dict[str, Any]:
     from medbench.run.stores import digest
 
     cell = job.cell
@@ -133,6 +134,7 @@ def _generated_key(job: Job, owners: Rows) -> dict[str, Any]:
         "plugin": [cell.plugin_package, code_sha256(cell.plugin_package)],
         "checkpoint": job.model.checkpoint,
         "prompts": digest([job.loaded.samples[row].id for row in owners.tolist()]),
+        "first": first,
         "data": [job.loaded.manifest.sha256, job.loaded.dataset.fingerprint],
         "size": SIZE[cell.preset],
         "seed": cell.seed,
@@ -144,15 +146,24 @@ def _generated_key(job: Job, owners: Rows) -> dict[str, Any]:
 
 
 def _generated(job: Job, owners: Rows) -> Bytes:
-    """The model's images, uint8 [G, S, S]: drawn once, and kept."""
+    """The model's images, uint8 [G, S, S]: drawn once, and kept, in portions of half as many as
+    there are labelled training images, so that tasks of several shares have them in common."""
+    portion = max(1, len(_real(job)) // 2)
+    parts = [
+        _portion(job, owners[first : first + portion], first)
+        for first in range(0, len(owners), portion)
+    ]
+    return np.concatenate(parts)
+
+
+def _portion(job: Job, owners: Rows, first: int) -> Bytes:
     from safetensors.numpy import load_file, save_file
 
     def build(payload: Path, _: Path) -> None:
-        save_file(
-            {"images": generate(job, owners, SIZE[job.cell.preset])}, payload / "images.safetensors"
-        )
+        images = generate(job, owners, SIZE[job.cell.preset], first)
+        save_file({"images": images}, payload / "images.safetensors")
 
-    folder, _ = job.store.get("generated", _generated_key(job, owners), build)
+    folder, _ = job.store.get("generated", _generated_key(job, owners, first), build)
     return np.asarray(load_file(folder / "images.safetensors")["images"])
 
 

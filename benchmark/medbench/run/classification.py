@@ -105,7 +105,7 @@ def _linear_probe(job: Job) -> ClassPredictions:
     from medbench.evaluation.linear_probe import linear_probe
 
     loaded = job.loaded
-    features = job.embedder().features()
+    features = _text_features(job) if job.cell.task.input == "text" else job.embedder().features()
     job.features = features[loaded.tested]
     with job.reporter.stage("linear probe", "probe"):
         probe = linear_probe(
@@ -119,6 +119,14 @@ def _linear_probe(job: Job) -> ClassPredictions:
             job.cell.device,
         )
     return loaded.predictions(job.cell.task, probe.scores, probe.thresholds)
+
+
+def _text_features(job: Job) -> Features:
+    """Features of the impressions of all samples, float32 [N, D]."""
+    from medbench.run.generation import prompt_of
+
+    everyone = range(len(job.loaded.samples))
+    return job.embedder().text_embeddings([prompt_of(job, row) for row in everyone])
 
 
 def schedule_of(preset: str, frozen: bool = False) -> Schedule:

@@ -16,7 +16,7 @@ from medbench.run.fit import Fitted, guarded
 from medbench.run.load import images_key
 from medbench.run.reporter import Advance, Reporter
 from medbench.run.request import RunSpec
-from medbench.run.stores import Store, code_sha256
+from medbench.run.stores import Store, code_sha256, digest
 
 if TYPE_CHECKING:
     import torch
@@ -58,8 +58,29 @@ class Embedder:
         """``encode_images`` of every chosen slice of every sample, float32 [T, D]."""
         return self._stored("slices", self._encode_slices)
 
+    def text_embeddings(self, texts: Sequence[str]) -> Features:
+        """``encode_texts`` of a text for each sample, float32 [N, D]; equal ones are encoded once.
+        Kept as the features of images are."""
+        from safetensors.numpy import load_file, save_file
+
+        different = list(dict.fromkeys(texts))
+
+        def build(payload: Path, _: Path) -> None:
+            title = f"embed texts of {self.dataset.spec.name}"
+            with self.reporter.stage(title, "embed-texts", items=len(different)):
+                features = text_features(self.cell, self.fitted, different)
+            save_file({"features": features}, payload / "features.safetensors")
+
+        key = self.key("texts") | {"texts": digest(different)}
+        folder, _ = self.store.get("features", key, build)
+        found = load_file(folder / "features.safetensors")["features"]
+        row = {text: i for i, text in enumerate(different)}
+        features: Features = found[[row[text] for text in texts]]
+        return features
+
     def key(self, what: str) -> dict[str, Any]:
-        """Everything that determines the features of ``what``: "slices" or "samples".
+        """Everything that determines the features of ``what``: "slices" or "samples"; of "texts",
+        everything but these.
 
         Slice embeddings depend only on the stages that the model names in ``image_stages``, so
         that variants which pool them differently share them.

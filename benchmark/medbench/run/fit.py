@@ -11,8 +11,8 @@ from typing import Any
 
 from medbench.data.samples import Corpus
 from medbench.errors import CellError, MedbenchError, PluginError, WeightsError
-from medbench.models.capabilities import Stage, State
-from medbench.plugins import load_reference
+from medbench.models.capabilities import FitRun, Stage, State
+from medbench.plugins import diverted, load_reference
 from medbench.run.load import TASK_CORPUS, Loaded, corpus_state, open_corpus
 from medbench.run.records import weights_sha256
 from medbench.run.reporter import Reporter
@@ -203,30 +203,55 @@ def _checkpoint(
                 say=reporter.say,
                 notes=notes,
             )
-            with guarded(cell, f"training stage '{stage.name}'"):
-                if "weights" in fitted.states and not stage.cls:
-                    model.load("weights", fitted.states["weights"])
-                for need in stage.needs:
-                    model.load(need, fitted.states[need])
-                for module in modules_of(model):
-                    module.to(run.device)
-                model.fit(stage, corpus, run)
-                state = {
-                    name: tensor.detach().to("cpu").contiguous()
-                    for name, tensor in model.state(stage.name).items()
-                }
-        bad = [n for n, t in state.items() if t.is_floating_point() and not t.isfinite().all()]
-        if bad:
-            raise CellError(
-                f"{cell.title}: stage '{stage.name}' ended with NaN or infinite weights in "
-                f"{', '.join(bad[:3])}. A smaller learning rate may help (--set)."
-            )
-        save_file(state, payload / WEIGHTS)
+            state = train(cell, model, stage, corpus, fitted.states, run)
+        save_file(dict(state), payload / WEIGHTS)
         (payload / "notes.json").write_text(json.dumps(notes), encoding="utf-8")
 
     folder, _ = store.get("checkpoints", key, build)
     notes = json.loads((folder / "notes.json").read_text(encoding="utf-8"))
     return load_file(folder / WEIGHTS), notes
+
+
+def train(
+    cell: RunSpec,
+    model: Any,
+    stage: Stage,
+    corpus: Corpus,
+    states: Mapping[str, State],
+    run: FitRun,
+) -> State:
+    """Train one stage of a fresh model in place, on top of the stages it needs.
+
+    Raises:
+        CellError: the model raised, or its weights are no longer finite.
+        PluginError: ``state`` gave something else than tensors.
+    """
+    import torch
+
+    with guarded(cell, f"training stage '{stage.name}'"):
+        if "weights" in states and not stage.cls:
+            model.load("weights", states["weights"])
+        for need in stage.needs:
+            model.load(need, states[need])
+        for module in modules_of(model):
+            module.to(run.device)
+        model.fit(stage, corpus, run)
+        given = dict(model.state(stage.name))
+    strange = [name for name, value in given.items() if not isinstance(value, torch.Tensor)]
+    if strange:
+        raise PluginError(
+            f"{cell.title}: state('{stage.name}') of model '{cell.model.name}' breaks its "
+            f"contract: {strange[0]!r} is of type {type(given[strange[0]]).__name__}, and a "
+            "checkpoint holds tensors only. Keep settings in the configuration."
+        )
+    state = {name: tensor.detach().to("cpu").contiguous() for name, tensor in given.items()}
+    bad = [n for n, t in state.items() if t.is_floating_point() and not t.isfinite().all()]
+    if bad:
+        raise CellError(
+            f"{cell.title}: stage '{stage.name}' ended with NaN or infinite weights in "
+            f"{', '.join(bad[:3])}. A smaller learning rate may help (--set)."
+        )
+    return state
 
 
 def given_weights(cell: RunSpec) -> tuple[State | None, str | None]:
@@ -281,12 +306,14 @@ def modules_of(model: Any) -> list[Any]:
 
 @contextmanager
 def guarded(cell: RunSpec, doing: str) -> Iterator[None]:
-    """Turn whatever a plugin raises into a CellError (exit 1) that names the cell and the place."""
+    """Turn whatever a plugin raises, an exit too, into a CellError (exit 1) that names the cell and
+    the place; what it prints goes to stderr."""
     try:
-        yield
-    except MedbenchError:
+        with diverted(f"model '{cell.model.name}'"):
+            yield
+    except (MedbenchError, KeyboardInterrupt, GeneratorExit):
         raise
-    except Exception as error:
+    except BaseException as error:
         explained = explain_os_error(error)
         if explained is not None:
             raise explained from error

@@ -7,7 +7,6 @@ by those whose weights the user has, when the metrics ask for them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -78,9 +77,10 @@ def with_reports(job: Job, rows: Rows) -> Rows:
     return np.array(told, np.int64)
 
 
-def generate(job: Job, owners: Rows, size: int) -> Bytes:
+def generate(job: Job, owners: Rows, size: int, first: int = 0) -> Bytes:
     """uint8 [G, size, size], grey: image k from the prompt of sample ``owners[k]``, with a seed of
-    its own. Raises PluginError where the model breaks its contract."""
+    its own, that of image ``first + k`` of the run. Raises PluginError where the model breaks its
+    contract."""
     import torch
 
     from medbench.data.images import resize
@@ -88,7 +88,7 @@ def generate(job: Job, owners: Rows, size: int) -> Bytes:
 
     cell = job.cell
     prompts = [prompt_of(job, row) for row in owners.tolist()]
-    seeds = [cell.seed * 1_000_003 + k for k in range(len(prompts))]
+    seeds = [cell.seed * 1_000_003 + first + k for k in range(len(prompts))]
     made: list[Bytes] = []
     title = f"generate images for {job.loaded.dataset.spec.name}"
     with job.reporter.stage(title, "generate") as done:
@@ -124,11 +124,12 @@ def _judged(job: Job, made: Bytes, asked: Rows) -> ImagePredictions:
 
     ``asked`` int [G]: whose prompt an image was generated from, counted among the tested samples.
     """
-    from medbench.run.judges import with_features, with_judgement
+    from medbench.run.judges import with_features, with_judgement, with_training
 
     loaded = job.loaded
     order = np.argsort(job.cell.task.label_names)
     y = loaded.y[loaded.tested][:, order]
+    prompts = [prompt_of(job, row) for row in loaded.tested.tolist()]
     table = ImagePredictions(
         real=pixels(job, loaded.tested, SIZE[job.cell.preset]),
         generated=made,
@@ -137,13 +138,14 @@ def _judged(job: Job, made: Bytes, asked: Rows) -> ImagePredictions:
         label_names=tuple(np.array(job.cell.task.label_names)[order].tolist()),
         labels=y[asked],
         real_labels=y,
+        real_prompts=np.arange(len(loaded.tested)),
+        prompt_texts=prompts,
     )
     if not table.label_names:
         table = replace(table, labels=None, real_labels=None)
     if loaded.dataset.track == "real":
         return table
-    prompts: Sequence[str] = [prompt_of(job, row) for row in loaded.tested.tolist()]
-    return with_judgement(job, with_features(job, table), prompts)
+    return with_training(job, with_judgement(job, with_features(job, table), prompts))
 
 
 def _check(job: Job, found: object, expected: int) -> None:

@@ -3,7 +3,8 @@
 A classifier of the task's labels gives the features of the ``phantom`` backbone and the scores of
 label fidelity; on its features stands a small space of images and prompts for alignment. Both are
 trained once for a dataset and size and kept in the store; neither ever sees a tested image, nor
-the model under test.
+the model under test. How the training images look to both is kept, too: for the distance of an
+image to the nearest of them, and for a report that is looked up.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from medbench.data.splits import TRAIN, VAL
 from medbench.evaluation.image_predictions import ImagePredictions
+from medbench.metrics.values import FloatArray
 from medbench.run.job import Job
 from medbench.run.stores import code_sha256
 
@@ -63,6 +65,31 @@ def with_judgement(job: Job, table: ImagePredictions, prompts: Sequence[str]) ->
         scores=judge.scores(features)[:, order],
         judge_images=space.embed_images(features),
         judge_texts=space.embed_texts(prompts),
+        judge_real=space.embed_images(table.given["phantom"][0]),
+    )
+
+
+def with_training(job: Job, table: ImagePredictions) -> ImagePredictions:
+    """A judged table with the distances of real and generated images to the nearest training image
+    in the classifier's features, and with a report of each generated image: that of the training
+    image nearest in the space of alignment."""
+    from medbench.evaluation.nearest_image import nearest_images
+
+    rows = np.flatnonzero(job.loaded.folds == TRAIN)
+    seen = _training_images(job, rows)
+    real, generated = (nearest_images(some, seen["features"])[1] for some in table.given["phantom"])
+    texts = [job.loaded.samples[row].text or "" for row in rows.tolist()]
+    told = np.array([k for k, text in enumerate(texts) if text.strip()], np.int64)
+    assert table.judge_images is not None
+    # of length one, so that the nearest is that of the largest cosine
+    found = told[nearest_images(table.judge_images, seen["space"][told])[0]]
+    samples = [job.loaded.samples[row] for row in job.loaded.tested.tolist()]
+    return replace(
+        table,
+        train_distances=generated,
+        real_train_distances=real,
+        reports=[texts[k] for k in found.tolist()],
+        prompt_reports=[sample.text or "" for sample in samples],
     )
 
 
@@ -117,6 +144,21 @@ def _train_classifier(job: Job) -> dict[str, torch.Tensor]:
             schedule=Schedule(backbone_rate=2e-3, head_rate=2e-3, epochs=40, patience=10),
         )
     return {name: value.contiguous() for name, value in found.weights.items()}
+
+
+def _training_images(job: Job, rows: npt.NDArray[np.int64]) -> dict[str, FloatArray]:
+    """``features`` float64 [M, 128] and ``space`` float64 [M, 64] of the training images."""
+    from safetensors.numpy import load_file, save_file
+
+    from medbench.run.generation import SIZE, pixels
+
+    def build(payload: Path, _: Path) -> None:
+        features = _classifier(job).features(pixels(job, rows, SIZE[job.cell.preset]))
+        found = {"features": features, "space": _space(job).embed_images(features)}
+        save_file(found, payload / "training.safetensors")
+
+    folder, _ = job.store.get("judges", _key(job, "training"), build)
+    return dict(load_file(folder / "training.safetensors"))
 
 
 def _space(job: Job) -> Any:

@@ -30,6 +30,7 @@ from medbench.run.stores import (
     write_atomically,
     writing,
 )
+from medbench.schemas.contamination import contamination
 from medbench.schemas.record import (
     Counts,
     DataPart,
@@ -204,6 +205,7 @@ def assemble(name: str, cell: RunSpec, loaded: Loaded, results: Results) -> Reco
             plugin=Plugin(distribution=cell.distribution, version=cell.plugin_version),
             parameters=_parameters(fitted),
             weights_sha256=fitted.weights_sha256,
+            weights_data=weights_data(cell),
             pretraining_data=fitted.pretraining,
         ),
         task=TaskPart(name=task.name, version=task.version, type=task.type, sha256=task.sha256),
@@ -341,14 +343,32 @@ def count_parameters(model: Any) -> dict[str, int]:
     }
 
 
+def brought(cell: RunSpec) -> bool:
+    """Whether the model brings weights that were not trained here: given ones, or, of a model
+    without ``fit``, its own."""
+    given = cell.weights is not None or bool(cell.stage_weights)
+    return given or not (cell.baseline or "fit" in cell.model.capabilities)
+
+
+def weights_data(cell: RunSpec) -> list[str] | None:
+    """What these weights were trained on or may have seen, sorted; None where there are none, or
+    the spec does not declare it."""
+    spec = cell.model
+    if not brought(cell) or (spec.weights_data is None and not spec.overlaps):
+        return None
+    return sorted({*(spec.weights_data or ()), *spec.overlaps})
+
+
 def flags(cell: RunSpec, loaded: Loaded, fitted: Fitted) -> list[str]:
     """What a reader must know before believing the number."""
     found = []
     if cell.limit is not None or loaded.dataset.limited:
         found.append("limited")
-    given = cell.weights is not None or cell.stage_weights
-    if given and loaded.dataset.spec.name in cell.model.overlaps:
+    declared = weights_data(cell)
+    if contamination(declared or (), cell.task, cell.protocol):
         found.append("contaminated")
+    if declared is None and brought(cell):
+        found.append("undeclared")
     if cell.assumed:
         found.append("assumed-hyperparameters")
     if cell.protocol == "paper-compat":

@@ -14,7 +14,7 @@ from medbench.plugins import Registry
 from medbench.run import stores
 from medbench.run.request import BASELINE, DataSource, Plan, Request, RunSpec, Skip
 from medbench.run.settings import configure, parse_settings
-from medbench.schemas.specs import ADAPTATIONS, PRESETS, DatasetSpec, ModelSpec, Variant
+from medbench.schemas.specs import ADAPTATIONS, PRESETS, PROTOCOLS, DatasetSpec, ModelSpec, Variant
 from medbench.schemas.task import TaskSpec, load_task
 
 #: What each adaptation of a classification task asks of a model; any one of a row's tuples will do.
@@ -29,6 +29,7 @@ _NEEDS: dict[tuple[str, str | None], tuple[tuple[str, ...], ...]] = {
     ("study", "report-generation"): (("generate_reports",), ("encode_images",)),
     ("image", "image-generation"): (("generate_images",),),
     ("image", "augmentation"): (("generate_images",),),
+    ("image", "text-probe"): (("encode_texts",),),
 }
 
 
@@ -127,7 +128,7 @@ def _matrix(
                 yield spec, variant, task
 
 
-def find_data(spec: DatasetSpec, given: str | None, registry: Registry | None = None) -> DataSource:
+def find_data(spec: DatasetSpec, given: str | None) -> DataSource:
     """Where a dataset comes from: an option's path, the configuration file, or its phantom."""
     if given is None:
         configured = _configured().get(spec.name)
@@ -326,14 +327,19 @@ def _impossible(
 ) -> str:
     """Why a cell cannot be; empty when it can."""
     if protocol not in task.protocols:
-        if protocol not in ("clean", "paper-compat"):
-            raise unknown_name("protocol", protocol, ("clean", "paper-compat"))
+        if protocol not in PROTOCOLS:
+            raise unknown_name("protocol", protocol, PROTOCOLS)
         return f"the task has no protocol '{protocol}', only {', '.join(task.protocols)}"
+    if variant is not None and variant.protocols and protocol not in variant.protocols:
+        only = ", ".join(variant.protocols)
+        return f"{spec.name}@{variant.name} is run under --protocol {only} only"
     if spec.name == BASELINE:
         offers = ", ".join(task.baselines)
         named = variant is not None and variant.name in task.baselines
         return "" if named else f"the task's baselines are {offers}"
     what = "augmentation" if task.synthetic is not None else adaptation or task.type
+    if task.input == "text":
+        what = "text-probe"
     if adaptation is not None and adaptation not in task.adaptations:
         return f"the task offers {', '.join(task.adaptations)}, not {adaptation}"
     options = _NEEDS.get((task.unit, what))

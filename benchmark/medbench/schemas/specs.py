@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
+COLLECTION = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*(/train)?\Z")
 REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*\Z")
 
 TASK_TYPES = (
@@ -23,6 +24,7 @@ TASK_TYPES = (
 )
 ADAPTATIONS = ("zero-shot", "linear-probe", "fine-tune")
 PRESETS = ("tiny", "small", "paper")
+PROTOCOLS = ("clean", "paper-compat")
 CAPABILITIES = (
     "encode_images",
     "encode_texts",
@@ -73,6 +75,8 @@ class Variant:
             takes ``--weights MODEL@VARIANT=PATH`` only.
         from_scratch: True when the variant runs without weights at every preset.
         presets: those at which it exists; all of the model's if empty.
+        protocols: those under which it may be run; all if empty. A variant that keeps what a
+            paper's code leaks is for ``paper-compat`` alone.
     """
 
     name: str
@@ -82,10 +86,12 @@ class Variant:
     own_weights: bool = False
     from_scratch: bool = False
     presets: tuple[str, ...] = ()
+    protocols: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _require_name("variant", self.name)
         _require_among(f"variant {self.name}", "presets", self.presets, PRESETS)
+        _require_among(f"variant {self.name}", "protocols", self.protocols, PROTOCOLS)
         if self.adaptation is not None:
             _require_among(f"variant {self.name}", "adaptation", (self.adaptation,), ADAPTATIONS)
 
@@ -112,8 +118,12 @@ class ModelSpec:
         capabilities: methods that ``cls`` implements, of ``CAPABILITIES``.
         adaptation: default way to meet a classification task.
         pretraining: names of datasets that the model trains on.
-        overlaps: names of datasets that the published weights may have seen in training; a run
-            on one of them with given weights is flagged ``contaminated``.
+        weights_data: what the published weights were trained on: names of datasets as the harness
+            has them, else of collections; ``NAME/train`` where it was the dataset's own training
+            part alone. None: the spec does not say, and results of such weights are flagged
+            ``undeclared``. See `medbench.schemas.contamination`.
+        overlaps: names of datasets that the published weights may have seen in training, where that
+            is not certain; they count as if it were.
         paper: citation or URL.
         licence: SPDX name or words.
         api: plugin-API versions this plugin supports.
@@ -132,6 +142,7 @@ class ModelSpec:
     capabilities: tuple[str, ...] = ()
     adaptation: Adaptation | None = None
     pretraining: tuple[str, ...] = ()
+    weights_data: tuple[str, ...] | None = None
     overlaps: tuple[str, ...] = ()
     paper: str = ""
     licence: str = ""
@@ -148,6 +159,12 @@ class ModelSpec:
         _require_among(owner, "capabilities", self.capabilities, CAPABILITIES)
         if self.adaptation is not None:
             _require_among(owner, "adaptation", (self.adaptation,), ADAPTATIONS)
+        for name in (*(self.weights_data or ()), *self.overlaps):
+            if not isinstance(name, str) or not COLLECTION.match(name):
+                raise ValueError(
+                    f"{owner}: weights_data or overlaps has {name!r}, not a name such as "
+                    "'mimic-cxr' or 'mimic-cxr/train'"
+                )
         names = [*(v.name for v in self.variants), *self.parts]
         for part in self.parts:
             _require_name(f"{owner}: part", part)

@@ -19,6 +19,7 @@ _LATER: dict[str, Any] = {
     "match": "", "per_prompt": 1, "max_length": None, "min_frequency": 1,
     "of": "", "uncertain": "ignore", "missing": "ignore",
     "val": 0, "test": 0, "tested": "test", "views": [], "without": "", "synthetic": None,
+    "input": "image",
 }  # fmt: skip
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
@@ -93,8 +94,17 @@ class Synthetic(_Strict):
 
     real: bool = Field(True, description="whether it is trained on the real images too")
     share: float = Field(
-        gt=0, le=3, description="generated images for each labelled real training image"
+        gt=0,
+        le=4,
+        description="generated images for each labelled real training image; at most 4, the real "
+        "one counted where it is trained on",
     )
+
+    @model_validator(mode="after")
+    def _seen_in_an_epoch(self) -> Synthetic:
+        if self.share + self.real > 4:
+            raise ValueError("share is at most 3 beside the real images: an epoch has no more")
+        return self
 
 
 class Reference(_Strict):
@@ -140,6 +150,11 @@ class TaskSpec(_Strict):
     min_frequency: int = Field(
         1, ge=1, description="of report-generation: rarer training words are unknown to R2Gen's"
     )
+    input: Literal["image", "text"] = Field(
+        "image",
+        description="of classification, what is classified: text: the impression of an image's "
+        "report, as the model encodes it",
+    )
     synthetic: Synthetic | None = Field(
         None,
         description="of classification: the model generates training images for a classifier of "
@@ -150,6 +165,11 @@ class TaskSpec(_Strict):
     primary: str = Field(description="the metric that ranks the leaderboard")
     baselines: tuple[str, ...] = Field(min_length=1)
     protocols: dict[Literal["clean", "paper-compat"], Split]
+    overlaps: tuple[Name, ...] = Field(
+        (),
+        description="other datasets and collections that hold images of this one: weights that "
+        "were trained on them may have seen what is tested",
+    )
     reference: tuple[Reference, ...] = ()
 
     @model_validator(mode="after")
@@ -165,6 +185,8 @@ class TaskSpec(_Strict):
             raise ValueError("[synthetic] is for classification")
         if self.synthetic is not None and (self.unit != "image" or self.multiclass):
             raise ValueError("[synthetic] is for findings of an image, several at once")
+        if self.input == "text" and (self.adaptations != ("linear-probe",) or self.unit != "image"):
+            raise ValueError("input 'text' is for the linear probe of a classification by image")
         if self.type == "retrieval" and not self.match:
             raise ValueError("a retrieval task needs match")
         if self.match in ("class", "label") and len(self.labels) < 2:
@@ -184,9 +206,10 @@ class TaskSpec(_Strict):
         """Hash of the validated content: comments and layout of the file do not matter.
 
         Keys of `_LATER` are left out at their default, so that older tasks keep the hash under
-        which their results were published.
+        which their results were published. Overlaps are left out always: to learn of one changes
+        what is known of a result, not the result.
         """
-        content = self.model_dump(mode="json", by_alias=True)
+        content = self.model_dump(mode="json", by_alias=True, exclude={"overlaps"})
         for part in (content, *content["labels"], *content["protocols"].values()):
             for key, default in _LATER.items():
                 if part.get(key, default) == default:
