@@ -14,10 +14,13 @@ def schemas() -> dict[str, dict[str, Any]]:
 
     from medbench.schemas.record import Record
     from medbench.schemas.specs import DatasetSpec, MetricSpec, ModelSpec
+    from medbench.schemas.study import StudyResult, StudySpec
     from medbench.schemas.task import TaskSpec
 
     found = {
         "record-1.json": Record.model_json_schema(by_alias=True),
+        "study-1.json": StudySpec.model_json_schema(by_alias=True),
+        "study-result-1.json": StudyResult.model_json_schema(by_alias=True),
         "task-1.json": TaskSpec.model_json_schema(by_alias=True),
     }
     for cls in (ModelSpec, DatasetSpec, MetricSpec):

@@ -1,0 +1,1 @@
+"""Studies: claims of papers as comparisons that anybody can run."""
