@@ -96,6 +96,20 @@ class UniCrossAdapterConfig(BaseClipConfig):
         0.09, ge=0, lt=1, description="0.1 on MIMIC-CXR", json_schema_extra=published(_CODE, 0.09)
     )
 
+    whiten: int = Field(
+        0,
+        ge=0,
+        description="principal components of each map, for each view of a study, that are scaled "
+        "to one variance before the neck, by statistics of training studies; 0: maps as they are",
+        json_schema_extra=published(_CODE, 0),
+    )
+    standardise: bool = Field(
+        False,
+        description="each value of the neck's map, for each view of a study, to mean 0 and "
+        "variance 1 over studies before the encoder",
+        json_schema_extra=published(_CODE, False),
+    )
+
     # Words.
     vocabulary: Literal["words", "bpe"] = Field(
         "words",
@@ -154,6 +168,17 @@ class UniCrossAdapterConfig(BaseClipConfig):
     )
     lr_factor: float = Field(
         0.1, gt=0, le=1, description="", json_schema_extra=published(_CODE, 0.1)
+    )
+    schedule: Literal["step", "cosine"] = Field(
+        "step",
+        description="of the rate: lr_step and lr_factor, or up from 0 over the first twentieth of "
+        "all steps and down to 0 along a cosine",
+        json_schema_extra=published(_CODE, "step"),
+    )
+    alike: bool = Field(
+        False,
+        description="batches of reports of like length, which are less filling and so cost less",
+        json_schema_extra=published(_CODE, False),
     )
     gradient_clip: float = Field(
         0.1, gt=0, description="of each value", json_schema_extra=published(_CODE, 0.1)

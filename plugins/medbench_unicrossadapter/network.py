@@ -20,7 +20,9 @@ from medbench_unicrossadapter.adapters import ImageSite, TextSite
 from medbench_unicrossadapter.attention import Cache, join_heads, split_heads
 from medbench_unicrossadapter.config import UniCrossAdapterConfig
 from medbench_unicrossadapter.neck import Neck
+from medbench_unicrossadapter.standardise import Standardise
 from medbench_unicrossadapter.transformer import DecoderLayer, EncoderLayer, grid_positions
+from medbench_unicrossadapter.whiten import Whiten
 
 #: Adapters of each encoder.
 SITES = 3
@@ -86,6 +88,14 @@ class ReportNetwork(nn.Module):
             nn.Conv2d(channels, config.embed_dim, 1, bias=False), nn.BatchNorm2d(config.embed_dim)
         )
         self.neck = Neck(config)
+        # stages 2 to 4: the channels double, the side halves
+        first = config.vision_width * 8 * (2 * grid) ** 2
+        self.whiten = nn.ModuleList(
+            Whiten(config.views, first >> site, config.whiten)
+            for site in range(SITES if config.whiten else 0)
+        )
+        values = width * grid * grid
+        self.standardise = Standardise(config.views, values) if config.standardise else None
         self.study_token = nn.Parameter(torch.randn(width) * 0.02)
         self.register_buffer("positions", grid_positions(width, grid), persistent=False)
         self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
@@ -166,8 +176,14 @@ class ReportNetwork(nn.Module):
             maps.append(x)
         last = real[:, 0, 0].sum(1) - 1  # the last word, or the start token
         state = self.clip.ln_final(words)[torch.arange(len(last), device=last.device), last]
-        pooled = self._pool(x) + self.shortcut(x)
-        fused = self.neck(maps[0], maps[1], pooled, state[study])  # [R, D, grid, grid]
+        view = (mask.cumsum(1) - 1)[mask]  # [R], which of its study's views
+        white = maps
+        if self.whiten:
+            white = [whiten(x, view) for whiten, x in zip(self.whiten, maps, strict=True)]
+        pooled = self._pool(white[2]) + self.shortcut(white[2])
+        fused = self.neck(white[0], white[1], pooled, state[study])  # [R, D, grid, grid]
+        if self.standardise is not None:
+            fused = self.standardise(fused, view)
         tokens = fused.flatten(2).transpose(1, 2) + self.positions  # [R, S, D]
         memory = torch.cat(
             [self.study_token.to(tokens).expand(len(mask), 1, -1), _by_study(tokens, mask)], dim=1

@@ -25,7 +25,7 @@ from medbench.models.contrastive import seeded
 from medbench_unicrossadapter.augment import crop_and_flip
 from medbench_unicrossadapter.network import ReportNetwork
 from medbench_unicrossadapter.studies import studies_of
-from medbench_unicrossadapter.training import Reports, report_loss
+from medbench_unicrossadapter.training import Reports, learning_rate, report_loss
 from medbench_unicrossadapter.vocabulary import Vocabulary
 from toy_run import Killed, ToyRun
 
@@ -88,7 +88,7 @@ def test_clip_is_neither_trained_nor_made_anew(tmp_path: Path) -> None:
 
 def test_the_epoch_of_least_validation_loss_is_kept(tmp_path: Path) -> None:
     model, run = fitted(tmp_path, epochs=4, lr=0.05)  # too fast: it does not get better for ever
-    saved = torch.load(tmp_path / "reports.pt", weights_only=True)["parts"][3]
+    saved = torch.load(tmp_path / "reports.pt", weights_only=True)["parts"][2]
     losses = saved["losses"]
     assert len(losses) == 4
     best = losses.index(min(losses))
@@ -105,13 +105,14 @@ def test_the_epoch_of_least_validation_loss_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kill_after", [2, 5])
 def test_a_killed_fit_ends_in_the_same_bits(tmp_path: Path, kill_after: int) -> None:
-    whole = fitted(tmp_path / "whole", flip=True)[0].state("reports")
+    tiny = {"flip": True, "whiten": 6, "standardise": True, "schedule": "cosine", "alike": True}
+    whole = fitted(tmp_path / "whole", **tiny)[0].state("reports")
     folder = tmp_path / "killed"
     folder.mkdir()
-    first = make(flip=True)
+    first = make(**tiny)
     with pytest.raises(Killed):
         first.fit(first.stages(None)[1], toy_corpus(), ToyRun(folder, kill_after=kill_after))
-    assert same(whole, fitted(folder, flip=True)[0].state("reports"))
+    assert same(whole, fitted(folder, **tiny)[0].state("reports"))
 
 
 def test_seeds_differ_and_are_kept(tmp_path: Path) -> None:
@@ -154,6 +155,46 @@ def test_statistics_are_those_of_images_as_they_are_evaluated(tmp_path: Path) ->
     assert torch.equal(  # CLIP's own are left alone
         network.clip.visual.bn1.running_mean, torch.zeros_like(network.clip.visual.bn1.running_mean)
     )
+
+
+def test_batches_of_like_length_hold_every_study_once() -> None:
+    lengths = [4, 12, 7, 9, 3, 12, 5, 8, 11, 6]
+    samples = [
+        replace(s, text=" ".join(["disc"] * lengths[int(s.patient or "") % 10]))
+        for s in toy_samples(40)
+    ]
+    train, _ = studies_of(toy_corpus(samples), 2, ToyRun(Path()))
+    vocabulary = Vocabulary.of("words", [study.report for study in train], 1)
+    reports = Reports(toy_corpus(samples), train, vocabulary, 32, 16)
+    order = list(range(len(train)))[::-1]
+    plain, alike = reports.batches(order, 4, alike=False), reports.batches(order, 4, alike=True)
+    assert [i for batch in plain for i in batch] == order
+    assert sorted(i for batch in alike for i in batch) == sorted(order)
+    assert [len(batch) for batch in plain[:-1]] == [4] * (len(plain) - 1)
+
+    def filling(batches: Sequence[Sequence[int]]) -> int:
+        return sum(int((reports.tokens(batch)[:, 1:] == 0).sum()) for batch in batches)
+
+    assert filling(alike) < filling(plain) / 2
+    longest = [max(len(reports.ids[i]) for i in batch) for batch in alike]
+    assert longest != sorted(longest)  # not from short to long
+
+
+def test_the_rate_follows_its_schedule() -> None:
+    steps = toy_config(schedule="step", lr=1.0, lr_step=2, lr_factor=0.5, epochs=6)
+    assert [learning_rate(steps, step, 2) for step in range(0, 12, 2)] == [
+        1,
+        1,
+        0.5,
+        0.5,
+        0.25,
+        0.25,
+    ]
+    wave = toy_config(schedule="cosine", lr=1.0, epochs=10)
+    rates = [learning_rate(wave, step, 10) for step in range(100)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert rates[-1] < 0.001
 
 
 # --- what it takes of a corpus ----------------------------------------------------------------
