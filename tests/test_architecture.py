@@ -15,7 +15,7 @@ HARNESS = ROOT / "benchmark" / "medbench"
 #: Each package may import those of its own rank or below.
 RANKS = (
     ("cli",),
-    ("leaderboard", "report"),
+    ("leaderboard", "report", "study", "submission", "testing", "scaffold"),
     ("run",),
     ("evaluation", "builtin"),
     # A layout writer is its reader turned round: they share column names and codings.

@@ -89,7 +89,8 @@ def write_run(
     scored = score(table, metrics)
     if isinstance(table, ClassPredictions):
         base: dict[str, AnyPredictions] = {"prior": ClassPredictions(
-            table.sample_ids, table.patients, table.labels, table.y, prior(table.y), True
+            table.sample_ids, table.patients, table.labels, table.y, prior(table.y),
+            table.multiclass,
         )}  # fmt: skip
     else:
         base = trivial(table)

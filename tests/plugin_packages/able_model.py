@@ -19,6 +19,7 @@ def medbench_models():
                 "generate_images",
             ),
             adaptation="linear-probe",
+            weights_data=(),
         )
     ]
 

@@ -37,6 +37,8 @@ VERBS = {
     "plugins": ("plugins", "Plugins, and what is wrong with those that fail."),
     "data": ("data", "Datasets on disk, and their phantoms."),
     "leaderboard": ("leaderboard", "Leaderboards: tables made from records alone."),
+    "study": ("study", "Studies: claims of papers as comparisons that anybody can run."),
+    "submission": ("submission", "Submissions: runs as bundles that anybody can verify."),
     "report": ("report", "Show runs as one HTML page: tables, figures, what to know of them."),
     "doctor": ("doctor", "Report what this machine has, with a fix for each problem."),
 }

@@ -78,7 +78,7 @@ def build(
             for path in taken:
                 tables.publish(path.parent, root)
             taken = []
-        records = [*sorted((root / "records").rglob("record.json")), *taken]
+        records = [*tables.held(root), *taken]
         if not records:
             raise DataError(
                 f"There are no records in {root / 'records'}"
@@ -107,15 +107,15 @@ def check(
     from medbench.errors import DataError, VerificationError
     from medbench.leaderboard import build as tables
 
-    if not (root / "records").is_dir():
-        raise DataError(f"{root / 'records'} does not exist. Name another folder with --root.")
+    if not tables.held(root):
+        raise DataError(f"There are no records in {root}. Name another folder with --root.")
     known = registry()
     problems = tables.check(root, tasks_of(known), metrics=metrics_of(known))
     if problems:
         raise VerificationError(
             f"{len(problems)} things do not agree in {root}: " + " ".join(problems)
         )
-    count = len(list((root / "records").rglob("record.json")))
+    count = len(tables.held(root))
     print(f"{root}: {count} records and their tables agree.")
 
 

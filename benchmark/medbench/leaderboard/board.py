@@ -12,7 +12,7 @@ from medbench.evaluation.files import AnyPredictions
 from medbench.leaderboard.collect import Entry, Group
 from medbench.leaderboard.resampling import rank_rows, same_samples, seed_mean_intervals
 from medbench.metrics.cards import card_sha256
-from medbench.run.settings import flat
+from medbench.run.settings import differences
 from medbench.schemas.record import Record
 from medbench.schemas.specs import MetricSpec
 from medbench.schemas.task import TaskSpec
@@ -27,12 +27,14 @@ class Figure:
         ci95: patient interval of that mean.
         exact: False when the interval is the mean of the seeds' bounds.
         seeds: the value of each seed, in the order of seeds.
+        n: samples behind each of them, the least where they differ.
     """
 
     value: float
     ci95: tuple[float, float]
     exact: bool = True
     seeds: tuple[float, ...] = ()
+    n: int = 0
 
     @property
     def seed_sd(self) -> float | None:
@@ -69,6 +71,7 @@ class Row:
     baseline: bool = False
     tables: tuple[AnyPredictions, ...] = ()
     cost: Cost = Cost()
+    badge: str = ""
 
 
 @dataclass
@@ -189,23 +192,16 @@ def _names(entries: Sequence[Entry]) -> dict[tuple[str, str], str]:
     for entry in entries:
         model, tail = entry.identity
         alike.setdefault(model, {})[tail] = entry.record
-    return {
-        (model, tail): model if len(records) == 1 else f"{model} ({_apart(tail, records)})"
-        for model, records in alike.items()
-        for tail in records
-    }
-
-
-def _apart(tail: str, records: Mapping[str, Record]) -> str:
-    """What sets one row apart from the others of its model: the settings that differ, if these are
-    few and all that differs; else a short hash of all settings."""
-    configs = {name: flat(record.model.config) for name, record in records.items()}
-    keys = sorted({key for config in configs.values() for key in config})
-    differ = [key for key in keys if len({str(c.get(key)) for c in configs.values()}) > 1]
-    shown = {name: tuple(str(c.get(key)) for key in differ) for name, c in configs.items()}
-    if not 0 < len(differ) <= 2 or len(set(shown.values())) < len(records):
-        return f"settings {tail}"
-    return ", ".join(f"{key}={value}" for key, value in zip(differ, shown[tail], strict=True))
+    names: dict[tuple[str, str], str] = {}
+    for model, records in alike.items():
+        # the settings that differ, if these are few and all that differs; else their short hash
+        found = differences([record.model.config for record in records.values()])
+        shown = [", ".join(differ) for differ in found]
+        telling = 0 < len(found[0]) <= 2 and len(set(shown)) == len(records)
+        for tail, differ in zip(records, shown, strict=True):
+            apart = differ if telling else f"settings {tail}"
+            names[model, tail] = model if len(records) == 1 else f"{model} ({apart})"
+    return names
 
 
 def _row(name: str, kind: str, entries: Sequence[Entry], specs: Mapping[str, MetricSpec]) -> Row:
@@ -223,7 +219,7 @@ def _row(name: str, kind: str, entries: Sequence[Entry], specs: Mapping[str, Met
         exact = len(records) == 1 or (metric in joint and len(found) == len(records))
         if exact and len(records) > 1:
             bounds = joint[metric]
-        figures[metric] = Figure(fmean(values), bounds, exact, values)
+        figures[metric] = Figure(fmean(values), bounds, exact, values, min(m.n for m in found))
     flags = sorted({flag for e in entries for flag in (*e.record.flags, *e.reasons)})
     return Row(
         name,
@@ -234,6 +230,7 @@ def _row(name: str, kind: str, entries: Sequence[Entry], specs: Mapping[str, Met
         baseline=entries[0].baseline,
         tables=tuple(tables) if whole else (),
         cost=_cost(records),
+        badge=entries[0].badge,
     )
 
 
@@ -285,11 +282,12 @@ def _baselines(entries: Sequence[Entry], alone: Sequence[Row], notes: list[str])
     taken = {row.name.removeprefix("baseline@") for row in alone}
     found: dict[str, dict[str, Figure]] = {}
     differs: set[str] = set()
-    for entry in entries:
+    # what was submitted last: some baselines in a record cannot be derived again
+    for entry in sorted(entries, key=lambda entry: entry.sent is not None):
         if entry.reasons:
             continue
         for name, metrics in sorted(entry.record.baselines.items()):
-            figures = {m: Figure(e.value, e.ci95) for m, e in sorted(metrics.items())}
+            figures = {m: Figure(e.value, e.ci95, n=e.n) for m, e in sorted(metrics.items())}
             first = found.setdefault(name, figures)
             if any(abs(first[m].value - f.value) > 1e-6 for m, f in figures.items() if m in first):
                 differs.add(name)

@@ -29,6 +29,7 @@ from medbench.leaderboard.collect import (
     read,
 )
 from medbench.leaderboard.render import index_page, task_csv, task_page
+from medbench.leaderboard.submitted import FOLDER
 from medbench.leaderboard.verify import verify
 from medbench.metrics.cards import CLASSIFICATION
 from medbench.schemas.record import Record, predictions_name
@@ -76,7 +77,7 @@ def check(
     *,
     metrics: Sequence[MetricSpec] = CLASSIFICATION,
 ) -> list[str]:
-    """Everything in ``root`` that does not follow from ``root/records``; empty when all does.
+    """Everything in ``root`` that does not follow from its records; empty when all does.
 
     Found: a record that is not valid, of an unknown task or of another task file; predictions
     that do not have the hash in the record, hold sample ids, or must not be published; metrics that
@@ -84,7 +85,7 @@ def check(
     """
     problems: list[str] = []
     entries: list[Entry] = []
-    for path in find([root / "records"]):
+    for path in held(root):
         try:
             entry = read(path, tasks)
         except MedbenchError as error:
@@ -109,6 +110,11 @@ def check(
     tables = {p.name for pattern in ("*.md", "*.csv") for p in root.glob(pattern)}
     problems += [f"{name} has no records." for name in sorted(tables - set(texts))]
     return problems
+
+
+def held(root: Path) -> list[Path]:
+    """Record files of ``root``: those of ``records``, then those of ``submissions``."""
+    return find([part for part in (root / "records", root / FOLDER) if part.is_dir()])
 
 
 def publish(run_dir: Path, root: Path) -> Path:

@@ -23,12 +23,14 @@ def heading(cells: list[str]) -> list[str]:
     return [line(cells), f"|{'---|' * len(cells)}"]
 
 
-def figure_cell(figure: Figure | None) -> str:
-    """Value with its interval, three digits; † where the interval is a mean of bounds."""
+def figure_cell(figure: Figure | None, size: int | None = None) -> str:
+    """Value with its interval, three digits; † where the interval is a mean of bounds; the number
+    of samples where the column names another ``size``."""
     if figure is None:
         return DASH
     low, high = figure.ci95
-    return f"{figure.value:.3f} [{low:.3f}, {high:.3f}]{'' if figure.exact else '†'}"
+    other = f" (n={figure.n:,})" if size is not None and figure.n != size else ""
+    return f"{figure.value:.3f} [{low:.3f}, {high:.3f}]{'' if figure.exact else '†'}{other}"
 
 
 def fraction_cell(value: float) -> str:

@@ -14,6 +14,8 @@ from pydantic import ValidationError
 from medbench.errors import DataError, unknown_name
 from medbench.evaluation.files import AnyPredictions, read_predictions
 from medbench.evaluation.keyed import Recognised, recognise
+from medbench.leaderboard.submitted import RERUN, SELF_REPORTED, Submitted, submitted
+from medbench.schemas.contamination import contamination
 from medbench.schemas.record import Record, predictions_name
 from medbench.schemas.task import TaskSpec
 
@@ -23,7 +25,7 @@ RECORD = "record.json"
 BASELINE = "baseline"
 
 #: Flags with which a run is listed, but not ranked.
-UNRANKED = ("limited", "contaminated", "phantom-pretrained", "dirty")
+UNRANKED = ("limited", "contaminated", "undeclared", "phantom-pretrained", "dirty")
 
 
 @dataclass(frozen=True, order=True)
@@ -47,11 +49,12 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """A record, where it was found, and the task it belongs to."""
+    """A record, where it was found, the task it belongs to, and who sent it, if somebody did."""
 
     record: Record
     path: Path
     task: TaskSpec
+    sent: Submitted | None = None
 
     @property
     def table(self) -> Path:
@@ -86,18 +89,30 @@ class Entry:
 
     @property
     def identity(self) -> tuple[str, str]:
-        return identity_of(self.record)
+        """Of `identity_of`; what was submitted never shares a row with what was not."""
+        model, tail = identity_of(self.record)
+        return (model if self.sent is None else f"{model} [{self.sent.name}]", tail)
+
+    @property
+    def badge(self) -> str:
+        """What stands behind it: see `medbench.leaderboard.submitted`."""
+        return RERUN if self.sent is None else self.sent.badge
 
     @property
     def reasons(self) -> tuple[str, ...]:
         """Why it has no rank; empty when it has one."""
         record = self.record
-        found = [flag for flag in record.flags if flag in UNRANKED]
+        found = {flag for flag in record.flags if flag in UNRANKED}
+        # a task may have learnt of an overlap since the run
+        if contamination(record.model.weights_data or (), self.task, record.protocol):
+            found.add("contaminated")
+        if self.badge == SELF_REPORTED:
+            found.add(SELF_REPORTED)
         if record.status != "complete":
-            found.append(record.status)
+            found.add(record.status)
         same = record.task.version == self.task.version
         if same and record.task.sha256 != self.task.sha256:
-            found.append("other-task-file")
+            found.add("other-task-file")
         return tuple(sorted(found))
 
     @property
@@ -155,7 +170,8 @@ def read(path: Path, tasks: Mapping[str, TaskSpec]) -> Entry:
     """Read one record. Raises DataError when it is not a valid one, UsageError for a task that
     nothing defines."""
     try:
-        record = Record.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
+        record = Record.model_validate_json(content)
     except OSError as error:
         raise DataError(f"Record {path} cannot be read: {error}.") from error
     except ValidationError as error:
@@ -167,7 +183,7 @@ def read(path: Path, tasks: Mapping[str, TaskSpec]) -> Entry:
         ) from error
     if record.task.name not in tasks:
         raise unknown_name("task", record.task.name, tasks)
-    return Entry(record, path, tasks[record.task.name])
+    return Entry(record, path, tasks[record.task.name], submitted(path, content))
 
 
 def by_group(entries: Iterable[Entry]) -> dict[Group, list[Entry]]:

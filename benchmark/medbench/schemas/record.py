@@ -6,7 +6,14 @@ import math
 import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
 
 #: Fields left out when two records are compared for sameness.
 VOLATILE = ("timing", "environment")
@@ -71,7 +78,20 @@ class ModelPart(_Part):
     plugin: Plugin
     parameters: Parameters
     weights_sha256: str | None
+    weights_data: list[str] | None = Field(
+        None,
+        description="what the given weights were trained on or may have seen, as the model's spec "
+        "declares; absent without such weights, or where it does not declare it",
+    )
     pretraining_data: list[dict[str, Any]]
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without ``weights_data`` where it says nothing: older records keep their form."""
+        content: dict[str, Any] = dump(self)
+        if content.get("weights_data") is None:
+            content.pop("weights_data", None)
+        return content
 
 
 class TaskPart(_Part):

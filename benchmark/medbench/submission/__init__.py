@@ -1,0 +1,1 @@
+"""Submissions: runs as a bundle that anybody can verify without trusting or running their code."""
