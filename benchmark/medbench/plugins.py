@@ -8,8 +8,11 @@ that error again.
 
 from __future__ import annotations
 
+import io
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -128,10 +131,11 @@ class Registry:
         complaints = []
         for module in list(self._manager.get_plugins()):
             others = [m for m in self._manager.get_plugins() if m is not module]
+            name = self._manager.get_name(module)
             try:
-                self._manager.subset_hook_caller(hook, remove_plugins=others)(**values)
-            except Exception as error:
-                name = self._manager.get_name(module)
+                with diverted(f"plugin '{name}'"):
+                    self._manager.subset_hook_caller(hook, remove_plugins=others)(**values)
+            except (Exception, SystemExit) as error:
                 complaints.append(f"plugin '{name}' raised in {hook}: {error!r}")
         return complaints
 
@@ -139,18 +143,73 @@ class Registry:
 def load_reference(reference: str, plugin: Plugin | None = None) -> Any:
     """Import ``package.module:Name``. Raises PluginError naming the plugin when that fails."""
     module, _, name = reference.partition(":")
+    owner = f"plugin '{plugin.name}'" if plugin else "medbench"
     try:
-        return getattr(import_module(module), name)
-    except Exception as error:
-        owner = f"plugin '{plugin.name}'" if plugin else "medbench"
+        with diverted(f"'{module}'"):
+            return getattr(import_module(module), name)
+    except (Exception, SystemExit) as error:
         raise PluginError(
             f"{owner} names '{reference}', which cannot be imported: "
             f"{type(error).__name__}: {error}."
         ) from error
 
 
-def discover(third_party: bool = True) -> Registry:
-    """Import every plugin's specs. First-party plugins come first and keep their names."""
+class _Named(io.TextIOBase):
+    """Writes lines to stderr, each with the name of who printed it."""
+
+    encoding: str = "utf-8"
+
+    def __init__(self, owner: str) -> None:
+        self._owner = owner
+        self._line = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            print(f"medbench: {self._owner} printed: {line}", file=sys.stderr)
+        return len(text)
+
+    def fileno(self) -> int:
+        return 2
+
+    def finish(self) -> None:
+        """Write a line that has no end yet."""
+        if self._line:
+            self.write("\n")
+
+
+@contextmanager
+def diverted(owner: str) -> Iterator[None]:
+    """What a plugin prints inside goes to stderr: stdout is for results, such as ``--json``.
+
+    Lines that Python prints carry the name of ``owner``; what is written to the file descriptor
+    itself, by a library in C or a child process, goes to stderr as it is.
+    """
+    named = _Named(owner)
+    try:
+        sys.stdout.flush()
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    except (OSError, ValueError):  # stdout or stderr is closed: there is nothing to keep clean
+        kept = -1
+    try:
+        with redirect_stdout(named):
+            yield
+    finally:
+        named.finish()
+        if kept >= 0:
+            with suppress(OSError, ValueError):
+                sys.stdout.flush()  # what was printed to it under another name
+            os.dup2(kept, 1)
+            os.close(kept)
+
+
+def discover(third_party: bool = True, only: str | None = None) -> Registry:
+    """Import every plugin's specs. First-party plugins come first and keep their names.
+
+    ``only`` names the one plugin of third parties that is imported beside the first-party ones; the
+    others are disabled, so that what they do cannot be mistaken for its doing.
+    """
     manager = pluggy.PluginManager("medbench")
     manager.add_hookspecs(hookspecs)
     found = [(point, *_distribution(point)) for point in entry_points(group=GROUP)]
@@ -161,12 +220,14 @@ def discover(third_party: bool = True) -> Registry:
         plugin = Plugin(point.name, point.value, distribution, version, claimed={point.name})
         plugin.claimed.add(point.name.removeprefix("medbench-"))
         plugins.append(plugin)
-        if not plugin.first_party and not third_party:
+        asked = third_party and only in (None, plugin.name)
+        if not plugin.first_party and not asked:
             plugin.status = "disabled"
             continue
         try:
-            module = point.load()
-            _ask(manager, module, plugin)
+            with diverted(f"plugin '{plugin.name}'"):
+                module = point.load()
+                _ask(manager, module, plugin)
             _check(plugin, taken)
         except (KeyboardInterrupt, GeneratorExit):
             raise

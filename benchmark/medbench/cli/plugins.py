@@ -1,7 +1,10 @@
-"""``medbench plugins list|show``."""
+"""``medbench plugins list|show|new|check``."""
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -62,6 +65,99 @@ def show_plugin(
             ("error", _traceback(plugin).splitlines()),
         ]
     )
+
+
+@plugins.command(
+    "new",
+    epilog="Examples:\n\nmedbench plugins new my-model\n\n"
+    "medbench plugins new my-model --output ~/work/my-model",
+)
+def new_plugin(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Of the plugin and its model: lower-case words joined by hyphens.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="MEDBENCH_OUTPUT",
+            metavar="DIR",
+            help="Folder to write, new or empty. Default: NAME, here.",
+        ),
+    ] = None,
+) -> None:
+    """Write a new plugin: a complete distribution with a small model that works."""
+    from medbench.scaffold import write_plugin
+
+    folder = (output or Path(name)).expanduser()
+    for path in write_plugin(name, folder, registry().names("models")):
+        print(path)
+    print(f"Install it with: python -m pip install -e {folder}")
+
+
+@plugins.command(
+    "check",
+    epilog="Examples:\n\nmedbench plugins check my-model\n\n"
+    "medbench plugins check radclip --model radclip@mean-pooling --json",
+)
+def check_plugin(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Name of the entry point; medbench- in front may be left out.", show_default=False
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            "-m",
+            "--model",
+            envvar="MEDBENCH_MODEL",
+            metavar="NAME[@VARIANT]",
+            help="The one model to check. Default: all of the plugin, as they are.",
+        ),
+    ] = "",
+    json: Json = False,
+) -> None:
+    """Hold a plugin against its contract, on synthetic inputs. Exit code 4 when it fails."""
+    from dataclasses import asdict
+
+    from medbench.errors import PluginError
+    from medbench.testing import Result
+    from medbench.testing import check_plugin as climb
+
+    def say(result: Result) -> None:
+        what = f"{result.check} {result.model}".strip()
+        print(f"  {what}: {result.status} ({result.seconds:.1f} s)", file=sys.stderr, flush=True)
+
+    results = climb(name, model, say=say)
+    failed = [result for result in results if result.status == "failed"]
+    if json:
+        print_json(
+            {
+                "schema": "medbench.check/1",
+                "plugin": name,
+                "ok": not failed,
+                "checks": [asdict(result) for result in results],
+            }
+        )
+    else:
+        print_table(
+            ("check", "model", "result", "why, or what was measured"),
+            [(r.check, r.model or "-", r.status, r.reason) for r in results],
+        )
+    if failed:
+        for result in failed:
+            if result.traceback and os.environ.get("MEDBENCH_DEBUG"):
+                print(result.traceback, file=sys.stderr)
+        names = ", ".join(dict.fromkeys(result.check for result in failed))
+        raise PluginError(
+            f"Plugin '{name}' breaks its contract in {len(failed)} of {len(results)} checks: "
+            f"{names}. The first: {failed[0].reason}"
+        )
 
 
 def _document(plugin: Plugin) -> dict[str, Any]:
