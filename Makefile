@@ -29,6 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 docs: $(STAMP)
 	$(BIN)/python -m medbench.schemas.publish docs/schemas
 	$(BIN)/python -m medbench.cli.reference docs/cli.md
+	$(BIN)/python -m medbench.testing.reference docs/capabilities.md
 	$(BIN)/medbench data gallery --output docs/phantoms.png
 
 lint: $(STAMP)

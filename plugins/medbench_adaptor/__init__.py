@@ -89,6 +89,7 @@ ADAPTOR = ModelSpec(
             description="control: the frozen image encoder alone",
             config={"adapted": False},
             own_weights=True,
+            lacks=("encode_texts",),
         ),
     ),
     capabilities=("encode_images", "encode_texts", "encode_patches", "fit"),

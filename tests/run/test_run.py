@@ -172,7 +172,7 @@ def test_control_c_keeps_finished_stages(toy: Medbench, phantoms: Phantoms) -> N
         command, env=toy.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     scratch = toy.home / "checkpoints"
-    for _ in range(600):
+    for _ in range(1200):  # a minute: other tests use the cores, too
         if list(scratch.glob(".*.scratch/epochs-fit.pt")):
             break
         time.sleep(0.05)

@@ -41,8 +41,16 @@ def test_every_command_of_the_tutorial_runs(tmp_path: Path) -> None:
         out = place.run(*words, *offline)
         if "check" in words:
             assert "failed" not in out
-    assert "| my-encoder |" in out
+        if "build" in words:
+            assert "| my-encoder |" in out
     assert "| my-encoder |" in (tmp_path / "tables" / "covid-ct.md").read_text(encoding="utf-8")
+    # what becomes of the bundle: verified without the plugin, and in the tables with its badge
+    out = place.run("medbench", "submission", "verify", "my-lab.zip", "--accept", "boards")
+    assert "recomputed" in out
+    place.run("medbench", "leaderboard", "build", "--root", "boards")
+    table = (tmp_path / "boards" / "covid-ct.md").read_text(encoding="utf-8")
+    (row,) = [line for line in table.splitlines() if "my-encoder [my-lab]" in line][:1]
+    assert "recomputed" in row
     # its own tests; the kit comes by itself once medbench is installed with its entry points
     known = {point.name for point in entry_points(group="pytest11")}
     kit = (

@@ -21,6 +21,7 @@ DASH = "–"
 
 #: What the flags of a record say to a reader.
 FLAGS = {
+    "undeclared": "nobody says what the weights were trained on",
     "limited": "not all of the data: a quick look, never ranked",
     "contaminated": "the given weights may have seen the tested data",
     "assumed-hyperparameters": "the paper leaves some values open; the record lists ours",

@@ -36,7 +36,7 @@ LOOKED_UP = "reports are those of the nearest training study in the model's imag
 def predict(job: Job) -> ReportPredictions:
     """A report of every tested study: written by the model, or looked up in its features."""
     todo = studies(job.loaded.samples, job.loaded.tested.tolist())
-    if "generate_reports" not in job.cell.model.capabilities:
+    if "generate_reports" not in job.cell.capabilities:
         return _table(job, todo, _looked_up(job, todo))
     table = _table(job, todo, _written(job, todo))
     if not hasattr(job.model.model, "explain_reports"):

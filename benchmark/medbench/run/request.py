@@ -74,6 +74,11 @@ class RunSpec:
     limit: int | None
 
     @property
+    def capabilities(self) -> tuple[str, ...]:
+        """What the model, in this variant, can do."""
+        return self.model.capabilities_of(self.variant)
+
+    @property
     def model_id(self) -> str:
         """``name`` or ``name@variant``."""
         return f"{self.model.name}@{self.variant.name}" if self.variant else self.model.name

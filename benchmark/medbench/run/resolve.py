@@ -345,9 +345,11 @@ def _impossible(
     options = _NEEDS.get((task.unit, what))
     if options is None:
         return f"{what} on a {task.unit} cannot be run by this version"
-    if not any(set(option) <= set(spec.capabilities) for option in options):
+    able = set(spec.capabilities_of(variant))
+    if not any(set(option) <= able for option in options):
         needs = " or ".join(" and ".join(option) for option in options)
-        return f"{what} on a {task.unit} needs {needs}, which the model does not have"
+        whose = "variant" if able < set(spec.capabilities) else "model"
+        return f"{what} on a {task.unit} needs {needs}, which the {whose} does not have"
     return ""
 
 

@@ -77,6 +77,7 @@ class Variant:
         presets: those at which it exists; all of the model's if empty.
         protocols: those under which it may be run; all if empty. A variant that keeps what a
             paper's code leaks is for ``paper-compat`` alone.
+        lacks: capabilities of the model that this variant does not have.
     """
 
     name: str
@@ -87,11 +88,13 @@ class Variant:
     from_scratch: bool = False
     presets: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _require_name("variant", self.name)
         _require_among(f"variant {self.name}", "presets", self.presets, PRESETS)
         _require_among(f"variant {self.name}", "protocols", self.protocols, PROTOCOLS)
+        _require_among(f"variant {self.name}", "lacks", self.lacks, CAPABILITIES)
         if self.adaptation is not None:
             _require_among(f"variant {self.name}", "adaptation", (self.adaptation,), ADAPTATIONS)
 
@@ -171,6 +174,11 @@ class ModelSpec:
         if len(set(names)) != len(names):
             raise ValueError(f"{owner}: two variants or parts share a name")
         _require_api(owner, self.api)
+
+    def capabilities_of(self, variant: Variant | None) -> tuple[str, ...]:
+        """What the model, or one of its variants, can do."""
+        lacks = variant.lacks if variant is not None else ()
+        return tuple(name for name in self.capabilities if name not in lacks)
 
     def variant(self, name: str) -> Variant | None:
         """The variant of that name, or None."""

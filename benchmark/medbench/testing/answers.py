@@ -34,8 +34,8 @@ def answers(cell: RunSpec, model: Any, given: Inputs, skip: Sequence[str] = ()) 
 
 def _asked(cell: RunSpec, model: Any, name: str) -> bool:
     if name == "pool_slices":
-        return "encode_volumes" in cell.model.capabilities and hasattr(model, name)
-    return name in cell.model.capabilities
+        return "encode_volumes" in cell.capabilities and hasattr(model, name)
+    return name in cell.capabilities
 
 
 def _images(cell: RunSpec, model: Any, given: Inputs) -> Answers:

@@ -28,7 +28,7 @@ def memory(subject: Subject) -> str:
     """
     skip = ("generate_images",)
     model, size = subject.fitted(), subject.image_size
-    if not set(subject.spec.capabilities) - {"fit", *skip}:
+    if not set(subject.cell.capabilities) - {"fit", *skip}:
         raise NotApplicable("it generates images alone, which takes too long to repeat")
     start = time.monotonic()
     tracemalloc.start()

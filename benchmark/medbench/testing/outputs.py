@@ -31,7 +31,7 @@ GENERATED = ("generate_images", "generate_reports")
 
 def outputs(subject: Subject) -> str:
     """Answers keep their contracts, and so do the methods that only some tasks use."""
-    if not set(subject.spec.capabilities) - {"fit"}:
+    if not set(subject.cell.capabilities) - {"fit"}:
         raise Refused("it declares nothing that a task could use")
     model, given = subject.fitted(), inputs(subject.image_size)
     found = answers(subject.cell, model, given)
@@ -60,7 +60,7 @@ def _prompts(subject: Subject, model: Any) -> None:
     """Zero-shot: prompts of every label, their features, a temperature."""
     if not hasattr(model, "class_prompts"):
         return
-    if "encode_texts" not in subject.spec.capabilities:
+    if "encode_texts" not in subject.cell.capabilities:
         raise Refused("it has class_prompts, and its spec does not declare encode_texts")
     prompts = prompt_features(subject.cell, Fitted(model, {}, {}, None, []))
     temperature = float(getattr(model, "temperature", float("nan")))
@@ -139,7 +139,7 @@ def batches(subject: Subject) -> str:
                 f"asked {way} instead of all at once, {gap}. Inputs of a batch must not see each "
                 "other, nor what a mask hides"
             )
-    if "generate_images" in subject.spec.capabilities:
+    if "generate_images" in subject.cell.capabilities:
         only = tuple(name for name in whole)
         some = given.take([0, 1])
         pair = answers(subject.cell, model, some, _but_pictures(only))
@@ -226,7 +226,7 @@ def devices(subject: Subject) -> str:
     """Encoders answer alike on both; what is generated is drawn by another generator there."""
     if not torch.cuda.is_available():
         raise NotApplicable("torch sees no GPU here")
-    if not set(subject.spec.capabilities) - {"fit", *GENERATED}:
+    if not set(subject.cell.capabilities) - {"fit", *GENERATED}:
         raise NotApplicable("it only generates, and a GPU draws other numbers")
     given = inputs(subject.image_size)
     here = answers(subject.cell, subject.fitted(), given, GENERATED)

@@ -13,6 +13,9 @@ from medbench.errors import UsageError, WeightsError
 from medbench.models import backbones, clip
 from medbench.models.backbones import Bert, Dinov2
 from medbench.models.contrastive import seeded
+from medbench.plugins import discover
+from medbench.run.request import Request
+from medbench.run.resolve import resolve
 from medbench_adaptor import ADAPTOR
 from medbench_adaptor.config import AdaptorConfig
 from medbench_adaptor.model import AdaptorModel
@@ -194,3 +197,19 @@ def test_any_bert_by_the_config_beside_its_weights(published: AdaptorConfig) -> 
     assert model.text is not None
     assert model.text.dim == 20
     assert model.encode_texts(FINDINGS).shape == (4, 16)
+
+
+def test_the_control_is_not_asked_for_what_it_lacks() -> None:
+    request = Request(
+        models=("adaptor", "adaptor@no-adaptor"),
+        tasks=("iu-xray-retrieval",),
+        device="cpu",
+        preset="tiny",
+    )
+    found = resolve(request, discover())
+    assert [cell.model_id for cell in found.cells] == ["adaptor"]
+    (skip,) = found.skipped
+    assert skip.model == "adaptor@no-adaptor"
+    assert skip.reason.endswith(
+        "needs encode_images and encode_texts, which the variant does not have"
+    )
