@@ -117,3 +117,40 @@ def test_not_a_state_dict(tmp_path: Path, content: Any) -> None:
 def test_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="holds none of"):
         read_weights(tmp_path)
+
+
+def diffusers_folder(root: Path) -> Path:
+    """A folder in diffusers' layout, with a safety checker that must not be read."""
+    for part in ("unet", "vae", "text_encoder", "safety_checker"):
+        (root / part).mkdir(parents=True)
+        name = "model" if part in ("text_encoder", "safety_checker") else "diffusion_pytorch_model"
+        save_file({"w": torch.full((2,), float(len(part)))}, root / part / f"{name}.safetensors")
+    (root / "model_index.json").write_text("{}")
+    (root / "vae" / "config.json").write_text('{"a": 1}')
+    return root
+
+
+def test_a_folder_in_diffusers_layout_is_read_by_part(tmp_path: Path) -> None:
+    root = diffusers_folder(tmp_path / "pipeline")
+    state = read_weights(root, ("vae/config.json",))
+    assert sorted(state) == ["text_encoder.w", "unet.w", "vae.w", "vae/config.json"]
+    assert state["text_encoder.w"].tolist() == [12.0, 12.0]
+    assert bytes(state["vae/config.json"].tolist()) == b'{"a": 1}'
+    before = sha256(root, ("vae/config.json",))
+    # the same files under each other's names are other weights
+    (root / "vae" / "diffusion_pytorch_model.safetensors").rename(tmp_path / "kept")
+    save_file({"w": torch.full((2,), 4.0)}, root / "vae" / "diffusion_pytorch_model.safetensors")
+    assert sha256(root, ("vae/config.json",)) != before
+
+
+def test_a_diffusers_folder_with_a_part_missing_or_pickled_is_refused(tmp_path: Path) -> None:
+    root = diffusers_folder(tmp_path / "pipeline")
+    file = root / "unet" / "diffusion_pytorch_model.safetensors"
+    file.unlink()
+    torch.save({"w": torch.ones(2)}, root / "unet" / "pytorch_model.bin")
+    with pytest.raises(WeightsError, match="safetensors alone are read"):
+        read_weights(root)
+    (root / "unet" / "pytorch_model.bin").unlink()
+    (root / "unet").rmdir()
+    with pytest.raises(WeightsError, match="has no 'unet'"):
+        read_weights(root)

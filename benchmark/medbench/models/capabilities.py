@@ -141,6 +141,18 @@ class GeneratesImages(Protocol):
         ...
 
 
+class ExplainsImages(Protocol):
+    """How images of a generator came about, for galleries. Optional."""
+
+    def explain_images(
+        self, prompts: Sequence[str], seeds: Sequence[int], count: int
+    ) -> torch.Tensor:
+        """Inputs as of ``generate_images`` -> float [B, ``count``, 3, H, W] in [0, 1]: at
+        ``count`` steps, evenly spread, what was taken for the finished image then; the last is the
+        image that ``generate_images`` gives."""
+        ...
+
+
 @runtime_checkable
 class EncodesTexts(Protocol):
     """Text features in the space of the image (or volume) features."""

@@ -18,10 +18,16 @@ from medbench.errors import WeightsError
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt")
 
+#: What a folder in diffusers' layout holds, and its parts that have weights (of a safety checker,
+#: which nothing here runs, none are read).
+_PIPELINE = "model_index.json"
+_PARTS = ("unet", "vae", "text_encoder")
 #: File names under which libraries save into a folder, best first.
 _IN_FOLDER = (
     "model.safetensors",
+    "diffusion_pytorch_model.safetensors",
     "model.safetensors.index.json",
+    "diffusion_pytorch_model.safetensors.index.json",
     "open_clip_model.safetensors",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
@@ -40,6 +46,8 @@ def weight_files(path: Path) -> list[Path]:
 
     Raises WeightsError when there is nothing of a known format.
     """
+    if _is_pipeline(path):
+        return _of_parts(path)
     if path.is_dir():
         name = next((n for n in _IN_FOLDER if (path / n).is_file()), None)
         if name is None:
@@ -53,6 +61,28 @@ def weight_files(path: Path) -> list[Path]:
     if path.suffix.lower() not in (".safetensors", *PICKLED):
         raise WeightsError(f"Weights {path} are of no known format. {_FORMATS}")
     return [path]
+
+
+def _is_pipeline(path: Path) -> bool:
+    """Whether it is a folder in diffusers' layout, with or without its index."""
+    return (path / _PIPELINE).is_file() or all((path / part).is_dir() for part in _PARTS[:2])
+
+
+def _of_parts(path: Path) -> list[Path]:
+    files: list[Path] = []
+    for part in _PARTS:
+        if not (path / part).is_dir():
+            raise WeightsError(
+                f"Folder {path} is in diffusers' layout and has no '{part}'. Fetch it again."
+            )
+        files += weight_files(path / part)
+    pickled = next((f for f in files if f.suffix.lower() in PICKLED), None)
+    if pickled is not None:
+        raise WeightsError(
+            f"{pickled} is a pickle; of folders in diffusers' layout safetensors alone are read. "
+            "Fetch the .safetensors files, or save the pipeline with safe_serialization=True."
+        )
+    return files
 
 
 def _shards(index: Path) -> list[Path]:
@@ -78,6 +108,9 @@ def read_weights(path: Path, files: Sequence[str] = ()) -> dict[str, torch.Tenso
     ``files`` are names of small files, such as ``tokenizer.json``, that a model needs besides: of
     each that is in the folder the bytes are added as uint8 [size] under its name.
 
+    Of a folder in diffusers' layout the keys have the name of their part before them
+    (``unet.conv_in.weight``), and ``files`` may lie in parts (``vae/config.json``).
+
     Pickles are read with ``weights_only``: one that needs code is refused, never run. A state dict
     inside ``{"state_dict": ...}``, ``{"model_state_dict": ...}`` or ``{"model": ...}`` is taken
     out. Raises WeightsError, in one paragraph, for anything else.
@@ -88,7 +121,8 @@ def read_weights(path: Path, files: Sequence[str] = ()) -> dict[str, torch.Tenso
             content = load_file(file) if file.suffix.lower() == ".safetensors" else _unpickle(file)
         except (SafetensorError, OSError) as error:
             raise WeightsError(f"Weights {file} cannot be read: {_line(error)}.") from error
-        state.update(_tensors(file, content))
+        part = f"{file.parent.name}." if _is_pipeline(path) else ""
+        state.update({part + key: value for key, value in _tensors(file, content).items()})
     for file in beside(path, files):
         try:
             content = bytearray(file.read_bytes())
@@ -96,7 +130,7 @@ def read_weights(path: Path, files: Sequence[str] = ()) -> dict[str, torch.Tenso
             raise WeightsError(f"{file} cannot be read: {_line(error)}.") from error
         if not content:
             raise WeightsError(f"{file} is empty. Fetch it again.")
-        state[file.name] = torch.frombuffer(content, dtype=torch.uint8)
+        state[file.relative_to(path).as_posix()] = torch.frombuffer(content, dtype=torch.uint8)
     return state
 
 
@@ -162,7 +196,8 @@ def sha256(path: Path, files: Sequence[str] = ()) -> str:
     digests = []
     for file in [*weight_files(path), *beside(path, files)]:
         with file.open("rb") as stream:
-            digests.append((file.name, hashlib.file_digest(stream, "sha256").hexdigest()))
+            name = file.relative_to(path).as_posix() if _is_pipeline(path) else file.name
+            digests.append((name, hashlib.file_digest(stream, "sha256").hexdigest()))
     if len(digests) == 1:
         return digests[0][1]
     return hashlib.sha256(json.dumps(digests).encode()).hexdigest()

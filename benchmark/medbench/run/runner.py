@@ -136,6 +136,7 @@ class Runner:
             job.fitted = fitted = fit(cell, loaded, self.store, self.reporter)
             predictions = protocol_of(cell.task).predict(job)
             write_strips(folder, job, predictions)
+            fitted.notes += getattr(fitted.model, "notes", ())
         with self.reporter.stage("score", "score"):
             scored = score(predictions, specs)
             beside = baselines(job, specs)
