@@ -19,7 +19,10 @@ UNICROSSADAPTER = ModelSpec(
             **GENERAL_CLIP["tiny"],
             "layers": 2,
             "feed_forward": 512,
-            "train_size": 73,
+            # whitening takes its statistics from images as they lie: moved or mirrored ones do not
+            # fit them, and are read a third as well
+            "train_size": 64,
+            "flip": False,
             "epochs": 10,
             "batch": 16,
             "lr": 2e-3,
@@ -33,7 +36,8 @@ UNICROSSADAPTER = ModelSpec(
         "small": {
             **GENERAL_CLIP["small"],
             "feed_forward": 1024,
-            "train_size": 146,
+            "train_size": 128,
+            "flip": False,
             "epochs": 20,
             "batch": 32,
             "lr": 1e-3,
