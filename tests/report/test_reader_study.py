@@ -214,7 +214,7 @@ def test_the_command_writes_a_study_and_no_page(
     assert "a page shows which images are real" in err
     code, _, err = go("--cases", "1")
     assert code == 2
-    code, _, err = go("--no-plugins")
+    code, _, err = go()
     assert code == 3
     assert f"at most {COUNT} with --cases" in err
     code, out, err = go("--cases", "5", "--seed", "3", "--json")
