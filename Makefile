@@ -40,9 +40,10 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix benchmark plugins tasks tests
 	$(BIN)/ruff format benchmark plugins tasks tests
 
-# The committed tables, from a clean checkout: covid-ct at tiny with three seeds, and language
-# supervision at three fractions of the labels with one.
+# The committed tables, from a clean checkout, at tiny: covid-ct with three seeds, all else with one;
+# classification and segmentation at three fractions of the labels.
 VARIANTS := radclip radclip@mean-pooling radclip@max-pooling radclip@mean-head radclip@clip radclip@no-base
+ENCODERS := cls-clip adaptor radclip open-clip
 FIELD := cls-clip cls-clip@adapters cls-clip@supervised cls-clip@clip cls-clip@random adaptor radclip
 
 ## Run everything that the committed tables hold, and write them.
@@ -53,6 +54,17 @@ leaderboards: $(STAMP)
 		--device cpu --adaptation zero-shot --seed 0 --seed 1 --seed 2 --output build/leaderboard-runs
 	$(BIN)/medbench run $(addprefix -m ,$(FIELD)) -t rsna -t chexpert -t rsna-segmentation --preset tiny \
 		--device cpu --fraction 0.01 --fraction 0.1 --fraction 1.0 --output build/leaderboard-runs
+	$(BIN)/medbench run $(addprefix -m ,$(ENCODERS)) -t nih-14 -t mimic-cxr-14 -t chexpert-5x200 -t covidx \
+		-t crystal-clean -t siim-segmentation --preset tiny --device cpu \
+		--fraction 0.01 --fraction 0.1 --fraction 1.0 --output build/leaderboard-runs
+	$(BIN)/medbench run $(addprefix -m ,$(ENCODERS)) -m cls-clip@clip -t iu-xray-retrieval -t mimic-5x200-retrieval \
+		-t crystal-clean-matching --preset tiny --device cpu --output build/leaderboard-runs
+	$(BIN)/medbench run $(addprefix -m ,$(ENCODERS)) -t rsna -t chexpert -t covidx --protocol paper-compat \
+		--preset tiny --device cpu --output build/leaderboard-runs
+	$(BIN)/medbench run $(addprefix -m unicrossadapter,@no-adapters @random-clip @no-interaction) -m unicrossadapter \
+		-t iu-xray-report --preset tiny --device cpu --output build/leaderboard-runs
+	$(BIN)/medbench run $(addprefix -m roentgen,@base @unconditional @unet) -m roentgen -t mimic-cxr-generation \
+		--preset tiny --device cpu --output build/leaderboard-runs
 	$(BIN)/medbench leaderboard build --runs build/leaderboard-runs --publish
 
 ## Check that the committed tables follow from the committed records.

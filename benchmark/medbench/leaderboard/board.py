@@ -9,6 +9,7 @@ from typing import Any
 
 from medbench.errors import VerificationError
 from medbench.evaluation.files import AnyPredictions
+from medbench.evaluation.verdict import verdict
 from medbench.leaderboard.collect import Entry, Group
 from medbench.leaderboard.resampling import rank_rows, same_samples, seed_mean_intervals
 from medbench.metrics.cards import card_sha256
@@ -125,7 +126,11 @@ def make_board(
         baseline = members[0].baseline
         row = _row(names[identity], "baseline" if baseline else "model", members, known)
         (alone if baseline else ranked).append(row)
-    notes: list[str] = []
+    notes = [
+        f"{names[identity]} {sentence}."
+        for identity, members in models.items()
+        for sentence in _beaten(members, task)
+    ]
     _rank(ranked, task.primary, known, directions, notes)
     rows = ranked + alone + _baselines(entries, alone, notes)
     _missing(ranked, notes)
@@ -141,6 +146,20 @@ def make_board(
         sorted(unranked, key=lambda row: _order(row, task.primary, directions)),
         notes,
     )
+
+
+def _beaten(members: Sequence[Entry], task: TaskSpec) -> list[str]:
+    """What to say of a row whose model looking up beats, in one seed or several; else nothing."""
+    said = [
+        sentence
+        for entry in members
+        for sentence in verdict(
+            task.type, task.primary, entry.record.metrics, entry.record.baselines
+        )
+    ]
+    if len(members) == 1 or not said:
+        return said
+    return [f"does not beat looking up in {len(said)} of {len(members)} seeds"]
 
 
 def _same_cards(entries: Sequence[Entry]) -> dict[str, bool]:
