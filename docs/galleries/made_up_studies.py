@@ -25,7 +25,7 @@ COUNTS = {"train": 360, "val": 40, "test": 80}
 SIZE = 128
 Side = Literal["left", "right"]
 
-#: Of each finding that is drawn: its share of the studies, sentences that state it, and such that deny it.
+#: Of each drawn finding: its share of the studies, sentences that state it, and such that deny it.
 SENTENCES: Mapping[str, tuple[float, tuple[str, ...], tuple[str, ...]]] = {
     "cardiomegaly": (
         0.3,

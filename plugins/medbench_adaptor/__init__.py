@@ -94,6 +94,8 @@ ADAPTOR = ModelSpec(
     ),
     capabilities=("encode_images", "encode_texts", "encode_patches", "fit"),
     adaptation="linear-probe",
+    # DINOv2, and text encoders of which some read MIMIC-CXR's reports; a finished Adaptor did, too
+    weights_data=("lvd-142m", "mimic-cxr/train"),
     pretraining=("scenes", "mimic-cxr"),
     paper="Qin et al., Freeze the backbones, ICASSP 2024, pp. 1686-1690; arXiv:2401.01179",
     licence="Apache-2.0 (this implementation); published weights under their own terms",

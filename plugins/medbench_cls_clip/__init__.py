@@ -77,6 +77,8 @@ CLS_CLIP = ModelSpec(
         "fit",
     ),
     adaptation="linear-probe",
+    # OpenAI's CLIP, or a finished CLS-CLIP of somebody's (`pretrain.done`)
+    weights_data=("openai-wit", "mimic-cxr/train"),
     pretraining=("scenes", "mimic-cxr"),
     paper="Wiehe et al., Language over Labels, AACL-IJCNLP Student Research Workshop 2022",
     licence="Apache-2.0 (this implementation); published weights under their own terms",

@@ -106,6 +106,8 @@ UNICROSSADAPTER = ModelSpec(
         ),
     ),
     capabilities=("generate_reports", "fit"),
+    # OpenAI's CLIP; a whole model was trained on the training part of its task
+    weights_data=("openai-wit", "iu-xray/train", "mimic-cxr/train"),
     pretraining=("scenes",),
     paper="Chen et al., UniCrossAdapter, arXiv:2503.15940, 2025",
     licence="Apache-2.0 (this implementation)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import shlex
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -36,6 +37,7 @@ def test_the_tutorial_takes_at_most_six_commands() -> None:
 @pytest.mark.slow  # minutes: an installation, a training, a run
 def test_every_command_of_the_tutorial_runs(tmp_path: Path) -> None:
     place = Throwaway(tmp_path)
+    start = resource.getrusage(resource.RUSAGE_CHILDREN)
     for words in commands():
         offline = OFFLINE if "pip" in words else ()
         out = place.run(*words, *offline)
@@ -43,6 +45,10 @@ def test_every_command_of_the_tutorial_runs(tmp_path: Path) -> None:
             assert "failed" not in out
         if "build" in words:
             assert "| my-encoder |" in out
+            used = resource.getrusage(resource.RUSAGE_CHILDREN)
+            seconds = used.ru_utime + used.ru_stime - start.ru_utime - start.ru_stime
+            print(f"from nothing to a row: {seconds:.0f} s of processor time")
+            assert seconds < 300
     assert "| my-encoder |" in (tmp_path / "tables" / "covid-ct.md").read_text(encoding="utf-8")
     # what becomes of the bundle: verified without the plugin, and in the tables with its badge
     out = place.run("medbench", "submission", "verify", "my-lab.zip", "--accept", "boards")

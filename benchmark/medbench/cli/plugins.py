@@ -70,7 +70,7 @@ def show_plugin(
 @plugins.command(
     "new",
     epilog="Examples:\n\nmedbench plugins new my-model\n\n"
-    "medbench plugins new my-model --output ~/work/my-model",
+    "medbench plugins new my-model --output plugins/my-model",
 )
 def new_plugin(
     name: Annotated[

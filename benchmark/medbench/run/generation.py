@@ -77,6 +77,11 @@ def with_reports(job: Job, rows: Rows) -> Rows:
     return np.array(told, np.int64)
 
 
+def seed_of(job: Job, number: int) -> int:
+    """The seed with which the run's image of this number is drawn."""
+    return job.cell.seed * 1_000_003 + number
+
+
 def generate(job: Job, owners: Rows, size: int, first: int = 0) -> Bytes:
     """uint8 [G, size, size], grey: image k from the prompt of sample ``owners[k]``, with a seed of
     its own, that of image ``first + k`` of the run. Raises PluginError where the model breaks its
@@ -88,7 +93,7 @@ def generate(job: Job, owners: Rows, size: int, first: int = 0) -> Bytes:
 
     cell = job.cell
     prompts = [prompt_of(job, row) for row in owners.tolist()]
-    seeds = [cell.seed * 1_000_003 + first + k for k in range(len(prompts))]
+    seeds = [seed_of(job, first + k) for k in range(len(prompts))]
     made: list[Bytes] = []
     title = f"generate images for {job.loaded.dataset.spec.name}"
     with job.reporter.stage(title, "generate") as done:

@@ -52,7 +52,7 @@ def _drawn(job: Job, table: ImagePredictions, rows: list[int]) -> npt.NDArray[np
 
     from medbench.data.images import resize
     from medbench.run.fit import guarded
-    from medbench.run.generation import prompt_of
+    from medbench.run.generation import prompt_of, seed_of
 
     assert table.prompts is not None
     assert table.generated is not None
@@ -61,9 +61,7 @@ def _drawn(job: Job, table: ImagePredictions, rows: list[int]) -> npt.NDArray[np
         for row in rows:  # one at a time: they are few, and their steps need memory
             prompt = prompt_of(job, tested[int(table.prompts[row])])
             with guarded(cell, "explain_images"), torch.inference_mode():
-                # the seed with which `medbench.run.generation` had this image drawn
-                seed = cell.seed * 1_000_003 + row
-                found = job.model.model.explain_images([prompt], [seed], COUNT)
+                found = job.model.model.explain_images([prompt], [seed_of(job, row)], COUNT)
             shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
             if (
                 not isinstance(found, torch.Tensor)
