@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # What the environment was installed from: it is made again when one of these changes.
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format docs leaderboards tables check performance test-slow test-gpu clean
+.PHONY: demo test lint format docs leaderboards tables site check performance test-slow test-gpu clean
 
 ## Install, run RadCLIP on covid-ct, print the leaderboard.
 demo: $(STAMP)
@@ -65,15 +65,15 @@ leaderboards: $(STAMP)
 		-t iu-xray-report --preset tiny --device cpu --output build/leaderboard-runs
 	$(BIN)/medbench run $(addprefix -m roentgen,@base @unconditional @unet) -m roentgen -t mimic-cxr-generation \
 		--preset tiny --device cpu --output build/leaderboard-runs
-	$(BIN)/medbench leaderboard build --runs build/leaderboard-runs --publish
+	$(BIN)/medbench leaderboard build --runs build/leaderboard-runs --publish --site leaderboards/site
 
-## Check that the committed tables follow from the committed records.
+## Check that the committed tables follow from the committed records, and that the pages are theirs.
 check: $(STAMP)
 	$(BIN)/medbench leaderboard check
 
-## Write the committed tables anew from the committed records.
-tables: $(STAMP)
-	$(BIN)/medbench leaderboard build
+## Write the committed tables and their pages anew from the committed records.
+tables site: $(STAMP)
+	$(BIN)/medbench leaderboard build --site leaderboards/site
 
 ## Timings, as ratios in one run.
 performance: $(STAMP)

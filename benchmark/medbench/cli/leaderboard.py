@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +21,8 @@ leaderboard = typer.Typer(no_args_is_help=True)
 @leaderboard.command(
     "build",
     epilog="Examples:\n\nmedbench leaderboard build\n\n"
-    "medbench leaderboard build --local --output my-tables --print",
+    "medbench leaderboard build --local --output my-tables --print\n\n"
+    "medbench leaderboard build --site leaderboards/site",
 )
 def build(
     root: Annotated[
@@ -59,6 +61,14 @@ def build(
             help="Where the tables go. Default: beside records/.",
         ),
     ] = None,
+    site: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="MEDBENCH_SITE",
+            metavar="DIR",
+            help="Write the tables as web pages, too, into this folder (new, or an earlier site).",
+        ),
+    ] = None,
     show: Annotated[
         bool, typer.Option("--print", envvar="MEDBENCH_PRINT", help="Print the tables too.")
     ] = False,
@@ -86,12 +96,29 @@ def build(
                 + ". Run a model first: medbench run --model radclip --task covid-ct."
             )
         known = registry()
-        written = tables.build(records, output or root, tasks_of(known), metrics=metrics_of(known))
+        if site is None:
+            written = tables.build(
+                records, output or root, tasks_of(known), metrics=metrics_of(known)
+            )
+        else:
+            written = _with_site(records, output or root, site, root, known)
     for path in written:
         if show and path.suffix == ".md" and path.name != "README.md":
             print(path.read_text(encoding="utf-8"))
         elif not show:
             print(path)
+
+
+def _with_site(
+    records: list[Path], out: Path, site: Path, root: Path, known: Registry
+) -> list[Path]:
+    """Tables and pages; records of a newer schema are named, and left out of both."""
+    from medbench.site.build import build as build_site
+
+    written, unreadable = build_site(records, out, site, root, known)
+    for path, why in unreadable:
+        print(f"Left out: {path}: {why}", file=sys.stderr)
+    return written
 
 
 @leaderboard.command("check", epilog="Example: medbench leaderboard check")
@@ -103,14 +130,18 @@ def check(
         ),
     ] = Path("leaderboards"),
 ) -> None:
-    """Check that every table follows from its records, and every record from its predictions."""
+    """Check that every table follows from its records, and every record from its predictions; and
+    that the site beside them, if there is one, was built from these records."""
     from medbench.errors import DataError, VerificationError
     from medbench.leaderboard import build as tables
+    from medbench.site.sources import stale
 
     if not tables.held(root):
         raise DataError(f"There are no records in {root}. Name another folder with --root.")
     known = registry()
     problems = tables.check(root, tasks_of(known), metrics=metrics_of(known))
+    if (root / "site").is_dir():
+        problems += stale(root / "site", tables.held(root), root, tasks_of(known), known)
     if problems:
         raise VerificationError(
             f"{len(problems)} things do not agree in {root}: " + " ".join(problems)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -73,11 +74,16 @@ class Row:
     tables: tuple[AnyPredictions, ...] = ()
     cost: Cost = Cost()
     badge: str = ""
+    records: tuple[Path, ...] = ()
 
 
 @dataclass
 class Board:
-    """One table: what its rows share, the rows in order, and what a reader must know."""
+    """One table: what its rows share, the rows in order, and what a reader must know.
+
+    ``by_interval`` counts the pairs of ranked rows that were compared by their intervals, since
+    they could not be tested; ``pairs`` counts all.
+    """
 
     group: Group
     metrics: tuple[str, ...]
@@ -87,6 +93,8 @@ class Board:
     rows: list[Row]
     unranked: list[Row]
     notes: list[str] = field(default_factory=list)
+    pairs: int = 0
+    by_interval: int = 0
 
 
 def make_board(
@@ -131,7 +139,7 @@ def make_board(
         for identity, members in models.items()
         for sentence in _beaten(members, task)
     ]
-    _rank(ranked, task.primary, known, directions, notes)
+    pairs, by_interval = _rank(ranked, task.primary, known, directions, notes)
     rows = ranked + alone + _baselines(entries, alone, notes)
     _missing(ranked, notes)
     _measured(entries, notes)
@@ -145,6 +153,8 @@ def make_board(
         sorted(rows, key=lambda row: _order(row, task.primary, directions)),
         sorted(unranked, key=lambda row: _order(row, task.primary, directions)),
         notes,
+        pairs,
+        by_interval,
     )
 
 
@@ -250,6 +260,7 @@ def _row(name: str, kind: str, entries: Sequence[Entry], specs: Mapping[str, Met
         tables=tuple(tables) if whole else (),
         cost=_cost(records),
         badge=entries[0].badge,
+        records=tuple(entry.path for entry in entries),
     )
 
 
@@ -276,8 +287,9 @@ def _rank(
     specs: Mapping[str, MetricSpec],
     directions: Mapping[str, bool],
     notes: list[str],
-) -> None:
-    """Give each row with the primary metric its rank, and say how the pairs were compared."""
+) -> tuple[int, int]:
+    """Give each row with the primary metric its rank, and say how the pairs were compared: how
+    many there are, and how many of them by their intervals."""
     usable = [row for row in rows if primary in row.figures]
     found, tested, by_interval = rank_rows(
         [row.figures[primary].value for row in usable],
@@ -294,6 +306,7 @@ def _rank(
             "a metric that cannot be resampled from them, and are tied while their intervals "
             "overlap."
         )
+    return tested + by_interval, by_interval
 
 
 def _baselines(entries: Sequence[Entry], alone: Sequence[Row], notes: list[str]) -> list[Row]:

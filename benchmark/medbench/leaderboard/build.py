@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medbench.errors import DataError, MedbenchError, UsageError, VerificationError
@@ -39,6 +39,23 @@ from medbench.schemas.task import TaskSpec
 INDEX = "README.md"
 
 
+@dataclass(frozen=True)
+class Ranked:
+    """The rankings of one task.
+
+    Attributes:
+        task: its definition.
+        boards: one for each ranking, in order.
+        entries: the runs behind them, one per cell.
+        replaced: how many earlier runs of these cells are left out.
+    """
+
+    task: TaskSpec
+    boards: list[Board]
+    entries: list[Entry]
+    replaced: int
+
+
 def build(
     records: Sequence[Path],
     out: Path,
@@ -65,6 +82,11 @@ def build(
         VerificationError: a metric with unlike identity cards would share a table.
     """
     texts = _texts([read(path, tasks) for path in find(records)], tasks, metrics)
+    return write(texts, out)
+
+
+def write(texts: Mapping[str, str], out: Path) -> list[Path]:
+    """Write files by name into a folder, each whole or not at all; returns them, sorted."""
     out.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         _write(out / name, text.encode())
@@ -214,23 +236,46 @@ def _texts(
     entries: Sequence[Entry], tasks: Mapping[str, TaskSpec], metrics: Sequence[MetricSpec]
 ) -> dict[str, str]:
     """File name to content."""
-    specs = {spec.name: spec for spec in metrics}
     by_task: dict[str, list[Entry]] = {}
     for entry in entries:
         by_task.setdefault(entry.record.task.name, []).append(entry)
     texts: dict[str, str] = {}
     boards: dict[str, list[Board]] = {}
     for name, given in sorted(by_task.items()):
-        kept, replaced = latest(given)
-        groups = by_group(kept)
-        boards[name] = [
-            make_board(group, groups[group], tasks[name], specs, _other_fractions(group, groups))
-            for group in sorted(groups)
-        ]
-        texts[f"{name}.md"] = task_page(tasks[name], boards[name], replaced)
-        texts[f"{name}.csv"] = task_csv(boards[name])
+        found = rank(tasks[name], given, metrics)
+        boards[name] = found.boards
+        texts |= task_texts(found)
     texts[INDEX] = index_page(tasks, boards)
     return texts
+
+
+def rank(task: TaskSpec, given: Sequence[Entry], metrics: Sequence[MetricSpec]) -> Ranked:
+    """The rankings of one task from all of its runs. Predictions are read for one ranking at a
+    time and let go of.
+
+    Raises what `make_board` does, and DataError for predictions that cannot be read.
+    """
+    specs = {spec.name: spec for spec in metrics}
+    kept, replaced = latest(given)
+    groups = by_group(kept)
+    boards = []
+    for group in sorted(groups):
+        board = make_board(group, groups[group], task, specs, _other_fractions(group, groups))
+        for row in (*board.rows, *board.unranked):
+            row.tables = ()
+        for entry in groups[group]:
+            entry.forget()
+        boards.append(board)
+    return Ranked(task, boards, kept, replaced)
+
+
+def task_texts(found: Ranked) -> dict[str, str]:
+    """The tables of one task: file name to content."""
+    name = found.task.name
+    return {
+        f"{name}.md": task_page(found.task, found.boards, found.replaced),
+        f"{name}.csv": task_csv(found.boards),
+    }
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -78,6 +78,10 @@ class Entry:
         found = self.recognised()
         return None if found is None else found.table
 
+    def forget(self) -> None:
+        """Let go of predictions that were read; they are read anew when they are asked for."""
+        self.__dict__.pop("predictions", None)
+
     @property
     def baseline(self) -> bool:
         """Whether it is a trivial predictor that was run alone."""

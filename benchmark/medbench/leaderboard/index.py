@@ -48,7 +48,7 @@ def matrices(tasks: Mapping[str, TaskSpec], boards: Mapping[str, Sequence[Board]
 
 
 def _table(tasks: Mapping[str, TaskSpec], boards: Mapping[str, Sequence[Board]]) -> list[str]:
-    shown = {name: _newest(some) for name, some in boards.items()}
+    shown = {name: newest(some) for name, some in boards.items()}
     names = sorted({row.name for name in boards for row in _models(boards[name])})
     heads = []
     for name, board in shown.items():
@@ -78,7 +78,7 @@ def _whole(boards: Iterable[Board]) -> list[Board]:
     return [board for board in boards if board.group.fraction == 1]
 
 
-def _newest(boards: Sequence[Board]) -> Board:
+def newest(boards: Sequence[Board]) -> Board:
     """With all labels where there is such a board; then the latest version and renderer, and of
     several data those with most models."""
 
@@ -95,21 +95,33 @@ def _models(boards: Iterable[Board]) -> list[Row]:
 
 
 def _cell(model: str, metric: str, shown: Board, boards: Sequence[Board]) -> str:
+    row = ranked_row(model, metric, shown)
+    if row is None:
+        why = absent(model, metric, shown, boards)
+        return f"{DASH} ({why})" if why else DASH
+    text = figure_cell(row.figures[metric])
+    return f"**{text}**" if row.rank == 1 else text
+
+
+def ranked_row(model: str, metric: str, shown: Board) -> Row | None:
+    """The row of a model that has the metric with all labels; None where there is none."""
+    rows = shown.rows if shown.group.fraction == 1 else []
+    return next((row for row in rows if row.name == model and metric in row.figures), None)
+
+
+def absent(model: str, metric: str, shown: Board, boards: Sequence[Board]) -> str:
+    """Why a model has no value in the matrix; empty where it was not run."""
     whole = shown.group.fraction == 1
-    for row in shown.rows if whole else ():
-        if row.name == model:
-            if metric not in row.figures:
-                return f"{DASH} ({metric} undefined)"
-            text = figure_cell(row.figures[metric])
-            return f"**{text}**" if row.rank == 1 else text
+    if whole and any(row.name == model for row in shown.rows):
+        return f"{metric} undefined"
     reasons = [", ".join(row.flags) for row in shown.unranked if row.name == model]
     if whole and reasons:
-        return f"{DASH} ({reasons[0]})"
+        return reasons[0]
     having = [board for board in boards if any(row.name == model for row in _models([board]))]
     fractions = sorted({board.group.fraction for board in having} - {1.0})
     if fractions:
-        return f"{DASH} (only {', '.join(map(fraction_cell, fractions))} of the labels)"
-    return f"{DASH} (earlier data)" if having else DASH
+        return f"only {', '.join(map(fraction_cell, fractions))} of the labels"
+    return "earlier data" if having else ""
 
 
 def _baseline(board: Board, metric: str) -> str:

@@ -1,4 +1,4 @@
-"""The templates of this package: everything put into them is text until it says it is markup."""
+"""Templates of pages: everything put into them is text until it says it is markup."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 
 @cache
-def template(name: str) -> Template:
-    """A file of ``templates``; a name that it uses and is not given raises."""
+def template(name: str, package: str = "medbench.report") -> Template:
+    """A file of a package's ``templates``; a name that it uses and is not given raises."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("medbench.report"),
+        loader=PackageLoader(package),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
