@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 from medbench.leaderboard.board import Cost, Figure
 
 #: Where nothing is known.
 DASH = "—"
 
+#: What begins a tag or a comment in HTML, which Markdown lets through.
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
+
 
 def escaped(value: str) -> str:
-    """Text that cannot break out of its cell or line."""
-    return " ".join(value.replace("|", "\\|").split())
+    """Text that cannot break out of its cell or line, nor be taken for markup."""
+    return " ".join(_TAG.sub("&lt;", value.replace("|", "\\|")).split())
 
 
 def line(cells: list[str]) -> str:
