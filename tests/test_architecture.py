@@ -15,7 +15,8 @@ HARNESS = ROOT / "benchmark" / "medbench"
 #: Each package may import those of its own rank or below.
 RANKS = (
     ("cli",),
-    ("leaderboard", "report", "study", "submission", "testing", "scaffold"),
+    ("site",),
+    ("leaderboard", "report", "study", "submission", "sweep", "testing", "scaffold"),
     ("run",),
     ("evaluation", "builtin"),
     # A layout writer is its reader turned round: they share column names and codings.

@@ -48,6 +48,7 @@ class Plugin:
     error: BaseException | None = None
     specs: dict[str, list[Any]] = field(default_factory=lambda: {k: [] for k in _SPEC_TYPES})
     claimed: set[str] = field(default_factory=set)  # names it would have contributed
+    environment: Path | None = None  # folder of an isolated plugin; None: it runs in this process
 
     @property
     def first_party(self) -> bool:
@@ -204,8 +205,9 @@ def diverted(owner: str) -> Iterator[None]:
             os.close(kept)
 
 
-def discover(third_party: bool = True, only: str | None = None) -> Registry:
-    """Import every plugin's specs. First-party plugins come first and keep their names.
+def discover(third_party: bool = True, only: str | None = None, isolated: bool = True) -> Registry:
+    """Import every plugin's specs. First-party plugins come first and keep their names; isolated
+    ones, whose specs are read from their folders, come last. ``isolated=False`` leaves these out.
 
     ``only`` names the one plugin of third parties that is imported beside the first-party ones; the
     others are disabled, so that what they do cannot be mistaken for its doing.
@@ -234,17 +236,56 @@ def discover(third_party: bool = True, only: str | None = None) -> Registry:
         except BaseException as error:  # a plugin may even call sys.exit() when imported
             if manager.has_plugin(plugin.name):
                 manager.unregister(name=plugin.name)
-            incompatible = isinstance(error, IncompatiblePluginError)
-            plugin.quarantine("incompatible" if incompatible else "broken", error)
-            print(
-                f"medbench: plugin '{plugin.name}' is {plugin.status} and left out: "
-                f"{plugin.error_text}",
-                file=sys.stderr,
-            )
+            _quarantined(plugin, error)
             continue
         for kind in _SPEC_TYPES:
             taken.update({(kind, name): plugin.name for name in plugin.names(kind)})
+    if isolated:
+        plugins += _isolated(third_party, only, taken)
     return Registry(plugins, manager)
+
+
+def _isolated(
+    third_party: bool, only: str | None, taken: dict[tuple[str, str], str]
+) -> Iterator[Plugin]:
+    """Plugins in environments of their own, as they said of themselves when installed."""
+    from medbench.isolation import installed
+
+    for folder in installed.folders():
+        try:
+            found = installed.read(folder)
+        except PluginError as error:
+            plugin = Plugin(folder.name, "", folder.name, "unknown", environment=folder)
+            plugin.claimed.add(folder.name)
+            yield _quarantined(plugin, error)
+            continue
+        for told in found.plugins:
+            names = (told["name"], told["module"], told["distribution"], told["version"])
+            plugin = Plugin(*names, claimed=set(told["claimed"]), environment=folder)
+            if not third_party or only not in (None, plugin.name):
+                plugin.status = "disabled"
+                yield plugin
+                continue
+            try:
+                plugin.specs["models"] = found.specs(told)
+                plugin.specs["tasks"] = [Path(path) for path in told["tasks"]]
+                _check(plugin, taken)
+            except (ValueError, TypeError, KeyError, OSError, IncompatiblePluginError) as error:
+                yield _quarantined(plugin, error)
+                continue
+            for kind in _SPEC_TYPES:
+                taken.update({(kind, name): plugin.name for name in plugin.names(kind)})
+            yield plugin
+
+
+def _quarantined(plugin: Plugin, error: BaseException) -> Plugin:
+    incompatible = isinstance(error, IncompatiblePluginError)
+    plugin.quarantine("incompatible" if incompatible else "broken", error)
+    print(
+        f"medbench: plugin '{plugin.name}' is {plugin.status} and left out: {plugin.error_text}",
+        file=sys.stderr,
+    )
+    return plugin
 
 
 def _distribution(point: EntryPoint) -> tuple[str, str]:

@@ -28,6 +28,10 @@ VERBS = {
         "run",
         "Run models on tasks: train what is missing, evaluate, record.",
     ),
+    "sweep": (
+        "sweep",
+        "Run a matrix of models and tasks by many workers, on this machine or on Ray.",
+    ),
     "score": ("score", "Score anybody's predictions: no model needed."),
     "compare": ("compare", "Compare two runs, or two prediction files, in pairs."),
     "models": ("catalogue", "Models that plugins contribute."),

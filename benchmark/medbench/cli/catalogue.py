@@ -106,6 +106,10 @@ def _model_document(spec: Any, plugin: Any) -> dict[str, Any]:
 def _settings(spec: Any, plugin: Any) -> list[dict[str, Any]]:
     if not spec.config:
         return []
+    if plugin.environment is not None:
+        from medbench.isolation.installed import read
+
+        return read(plugin.environment).settings(spec.name)
     from medbench.plugins import load_reference
     from medbench.run.settings import describe
 

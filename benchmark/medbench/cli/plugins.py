@@ -1,4 +1,4 @@
-"""``medbench plugins list|show|new|check``."""
+"""``medbench plugins list|show|new|check|install``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def list_plugins(json: Json = False) -> None:
         [
             (
                 p.name,
-                f"{p.distribution} {p.version}",
+                _distribution(p),
                 p.status,
                 _contribution(p),
                 p.error_text,
@@ -53,14 +53,16 @@ def show_plugin(
     if plugin is None:
         raise unknown_name("plugin", name, [p.name for p in plugins])
     if json:
-        print_json({**_document(plugin), "traceback": _traceback(plugin)})
+        print_json({**_document(plugin), "lock": _lock(plugin), "traceback": _traceback(plugin)})
         return
     print_fields(
         [
             ("plugin", plugin.name),
             ("module", plugin.module),
-            ("distribution", f"{plugin.distribution} {plugin.version}"),
+            ("distribution", _distribution(plugin)),
             ("status", plugin.status),
+            ("environment", str(plugin.environment or "")),
+            ("installed there", _lock(plugin)),
             *((kind, ", ".join(plugin.names(kind))) for kind in plugin.specs),
             ("error", _traceback(plugin).splitlines()),
         ]
@@ -160,6 +162,56 @@ def check_plugin(
         )
 
 
+@plugins.command(
+    "install",
+    epilog="Examples:\n\nmedbench plugins install my-model\n\n"
+    "medbench plugins install ./my-model --isolated --python python3.12",
+)
+def install_plugin(
+    requirement: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME_OR_PATH",
+            help="What pip takes: a distribution, a folder, a wheel.",
+            show_default=False,
+        ),
+    ],
+    isolated: Annotated[
+        bool,
+        typer.Option(
+            "--isolated",
+            envvar="MEDBENCH_ISOLATED",
+            help="Into an environment of its own, where its requirements conflict with no other's; "
+            "its models run in a process of their own.",
+        ),
+    ] = False,
+    python: Annotated[
+        str,
+        typer.Option(
+            envvar="MEDBENCH_PYTHON",
+            metavar="PYTHON",
+            help="The Python of that environment, a path or a name. Default: the one that runs "
+            "medbench.",
+        ),
+    ] = "",
+) -> None:
+    """Install a plugin beside medbench, or isolated from it."""
+    from medbench.errors import PluginError, UsageError
+    from medbench.isolation.install import install_here, install_isolated
+
+    if not isolated:
+        if python:
+            raise UsageError("--python is for --isolated: without it, medbench's own is used.")
+        install_here(requirement)
+        print(f"Installed {requirement}.")
+        return
+    folder = install_isolated(requirement, python)
+    for plugin in (p for p in registry().plugins if p.environment == folder):
+        if plugin.error is not None:
+            raise PluginError(f"Plugin '{plugin.name}' is {plugin.status}: {plugin.error_text}")
+        print(f"Installed {plugin.name} in {folder}: {', '.join(plugin.names('models'))}.")
+
+
 def _document(plugin: Plugin) -> dict[str, Any]:
     return {
         "name": plugin.name,
@@ -168,8 +220,23 @@ def _document(plugin: Plugin) -> dict[str, Any]:
         "version": plugin.version,
         "status": plugin.status,
         "error": plugin.error_text or None,
+        "isolated": plugin.environment is not None,
         **{kind: plugin.names(kind) for kind in plugin.specs},
     }
+
+
+def _distribution(plugin: Plugin) -> str:
+    isolated = " (isolated)" if plugin.environment is not None else ""
+    return f"{plugin.distribution} {plugin.version}{isolated}"
+
+
+def _lock(plugin: Plugin) -> list[str]:
+    """What is installed in the environment of an isolated plugin."""
+    if plugin.environment is None or plugin.error is not None:
+        return []
+    from medbench.isolation.installed import read
+
+    return list(read(plugin.environment).lock)
 
 
 def _contribution(plugin: Plugin) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
+from medbench.cli import options
 from medbench.cli.backbones import Backbones, choose_backbones
 from medbench.cli.catalogue import Json
 from medbench.cli.output import print_json, print_table
@@ -28,160 +28,45 @@ EXAMPLES = (
 
 
 def run(
-    model: Annotated[
-        list[str],
-        typer.Option(
-            "-m",
-            "--model",
-            envvar="MEDBENCH_MODEL",
-            metavar="NAME[@VARIANT]",
-            help="Model to run; repeat for more.",
-        ),
-    ],
-    task: Annotated[
-        list[str],
-        typer.Option(
-            "-t",
-            "--task",
-            envvar="MEDBENCH_TASK",
-            metavar="NAME",
-            help="Task to run; repeat for more.",
-        ),
-    ],
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            envvar="MEDBENCH_DATA",
-            metavar="auto|phantom|[DATASET=]PATH",
-            help="Real data as downloaded, or the phantom. Default auto: the real data if it is "
-            "configured, else the phantom.",
-        ),
-    ] = None,
-    weights: Annotated[
-        list[str] | None,
-        typer.Option(
-            envvar="MEDBENCH_WEIGHTS",
-            metavar="MODEL=PATH",
-            help="Published weights: safetensors, a PyTorch state dict, or a saved folder.",
-        ),
-    ] = None,
+    model: options.Models,
+    task: options.Tasks,
+    data: options.Data = None,
+    weights: options.Weights = None,
     backbone: Backbones = None,
-    preset: Annotated[
-        str,
-        typer.Option(
-            envvar="MEDBENCH_PRESET",
-            metavar="auto|tiny|small|paper",
-            help="Size of model and phantom. auto: tiny on a CPU, small on a GPU, paper on real "
-            "data.",
-        ),
-    ] = "auto",
-    adaptation: Annotated[
-        str | None,
-        typer.Option(
-            envvar="MEDBENCH_ADAPTATION",
-            metavar="zero-shot|linear-probe|fine-tune",
-            help="How the model meets a classification task. Default: the model's own.",
-        ),
-    ] = None,
-    protocol: Annotated[
-        str,
-        typer.Option(
-            envvar="MEDBENCH_PROTOCOL",
-            metavar="clean|paper-compat",
-            help="clean: patient-level splits and selection on validation.",
-        ),
-    ] = "clean",
-    fraction: Annotated[
-        list[float] | None,
-        typer.Option(
-            envvar="MEDBENCH_FRACTION",
-            metavar="F",
-            help="Train with this share of the labels, by patient; repeat for more. The seed draws "
-            "it, and a smaller one lies inside a larger one. Default 1.",
-        ),
-    ] = None,
-    seed: Annotated[
-        list[int] | None,
-        typer.Option(envvar="MEDBENCH_SEED", metavar="N", help="Seed; repeat for more. Default 0."),
-    ] = None,
-    device: Annotated[
-        str, typer.Option(envvar="MEDBENCH_DEVICE", metavar="auto|cpu|cuda[:N]", help="Where.")
-    ] = "auto",
-    precision: Annotated[
-        str,
-        typer.Option(
-            envvar="MEDBENCH_PRECISION",
-            metavar="auto|fp32|bf16",
-            help="auto: bf16 on a GPU that has it, else fp32.",
-        ),
-    ] = "auto",
-    batch_size: Annotated[
-        str,
-        typer.Option(
-            envvar="MEDBENCH_BATCH_SIZE",
-            metavar="auto|N",
-            help="Images embedded at once; training batches are settings of the model.",
-        ),
-    ] = "auto",
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            envvar="MEDBENCH_LIMIT",
-            metavar="N",
-            help="Only N samples, stratified: a quick look. Such a run is never ranked.",
-        ),
-    ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            envvar="MEDBENCH_SET",
-            metavar="KEY=VALUE",
-            help="Change a setting of the model; `medbench models show` lists them.",
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="MEDBENCH_OUTPUT",
-            metavar="DIR",
-            help="Folder of the runs. Default: runs under MEDBENCH_HOME.",
-        ),
-    ] = None,
-    fresh: Annotated[
-        bool,
-        typer.Option("--fresh", envvar="MEDBENCH_FRESH", help="Build everything anew."),
-    ] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            envvar="MEDBENCH_DRY_RUN",
-            help="Print the plan: stages, what is cached, estimated work. Nothing is run.",
-        ),
-    ] = False,
+    preset: options.Preset = "auto",
+    adaptation: options.Adaptation = None,
+    protocol: options.Protocol = "clean",
+    fraction: options.Fractions = None,
+    seed: options.Seeds = None,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    batch_size: options.BatchSize = "auto",
+    limit: options.Limit = None,
+    setting: options.Settings = None,
+    output: options.Output = None,
+    fresh: options.Fresh = False,
+    dry_run: options.DryRun = False,
     json: Json = False,
 ) -> None:
-    from medbench.run.request import Request
     from medbench.run.resolve import resolve
 
     choose_backbones(backbone)
     found = registry()
-    request = Request(
-        models=tuple(model),
-        tasks=tuple(task),
-        data=tuple(data or ("auto",)),
-        weights=tuple(weights or ()),
+    request = options.request_of(
+        model=model,
+        task=task,
+        data=data,
+        weights=weights,
         preset=preset,
         adaptation=adaptation,
         protocol=protocol,
-        fractions=tuple(fraction if fraction else (1.0,)),
-        seeds=tuple(seed if seed else (0,)),
+        fraction=fraction,
+        seed=seed,
         device=device,
         precision=precision,
         batch_size=batch_size,
         limit=limit,
-        settings=tuple(setting or ()),
+        setting=setting,
         output=output,
         fresh=fresh,
     )
@@ -214,12 +99,13 @@ def run(
             }
         )
     else:
-        _print_results(outcome.records, plan)
+        print_results(outcome.records, plan)
     if outcome.exit_code:
         raise typer.Exit(outcome.exit_code)
 
 
-def _print_results(records: list[Record], plan: Plan) -> None:
+def print_results(records: list[Record], plan: Plan) -> None:
+    """Every metric with its interval and baselines, as a table."""
     rows = []
     for record in records:
         for name, metric in record.metrics.items():
@@ -264,3 +150,5 @@ def _print_plan(document: dict[str, object]) -> None:
         )
     for skip in document["skipped"]:  # type: ignore[attr-defined]
         print(f"skipped: {skip['model']} x {skip['task']}: {skip['reason']}")
+    for refused in document["refused"]:  # type: ignore[attr-defined]
+        print(f"fails: {refused['cell']}: {refused['error']}")

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from medbench.data.splits import TRAIN, VAL
 from medbench.errors import DataError
 from medbench.evaluation.predictions import ClassPredictions
+from medbench.isolation.installed import code_there
 from medbench.run import classification
 from medbench.run.generation import generate, pixels, with_reports
 from medbench.run.job import Job
@@ -131,7 +132,10 @@ def _generated_key(job: Job, owners: Rows, first: int) -> dict[str, Any]:
     return {
         "model": cell.model_id,
         "config": dict(cell.config_values),
-        "plugin": [cell.plugin_package, code_sha256(cell.plugin_package)],
+        "plugin": [
+            cell.plugin_package,
+            code_there(cell.model, cell.plugin_package) or code_sha256(cell.plugin_package),
+        ],
         "checkpoint": job.model.checkpoint,
         "prompts": digest([job.loaded.samples[row].id for row in owners.tolist()]),
         "first": first,

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medbench.errors import PluginError
+from medbench.isolation.installed import code_there
 from medbench.run.fit import Fitted, guarded
 from medbench.run.load import images_key
 from medbench.run.reporter import Advance, Reporter
@@ -104,7 +105,7 @@ class Embedder:
             "precision": cell.precision,
             "device": cell.device.partition(":")[0],
             "batch": cell.batch_size,
-            "code": {package: code_sha256(package) for package in packages},
+            "code": {p: code_there(cell.model, p) or code_sha256(p) for p in packages},
         }
 
     def _stored(self, what: str, encode_all: Callable[[Advance], Features]) -> Features:

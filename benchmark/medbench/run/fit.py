@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,10 @@ from typing import Any
 
 from medbench.data.samples import Corpus
 from medbench.errors import CellError, MedbenchError, PluginError, WeightsError
+from medbench.isolation.installed import IsolatedSpec, code_there
+from medbench.isolation.raised import RaisedError
 from medbench.models.capabilities import FitRun, Stage, State
+from medbench.models.modules import modules_of as modules_of
 from medbench.plugins import diverted, load_reference
 from medbench.run.load import TASK_CORPUS, Loaded, corpus_state, open_corpus
 from medbench.run.records import weights_sha256
@@ -50,8 +53,15 @@ class Fitted:
         return digest(self.keys)
 
 
-def fit(cell: RunSpec, loaded: Loaded, store: Store, reporter: Reporter) -> Fitted:
-    """Train the missing stages of a model and load them all."""
+def fit(
+    cell: RunSpec,
+    loaded: Loaded,
+    store: Store,
+    reporter: Reporter,
+    only: Collection[str] | None = None,
+) -> Fitted:
+    """Train the missing stages of a model and load them all, or those named in ``only`` and what
+    they need."""
     import torch
 
     device = torch.device(cell.device)
@@ -66,6 +76,8 @@ def fit(cell: RunSpec, loaded: Loaded, store: Store, reporter: Reporter) -> Fitt
     for stage in stages:
         _refuse_unknown(cell, stage, stages)
         _refuse_untrainable(cell, stage)
+    if only is not None:
+        stages = with_needs(stages, only)
     # opened, rendered and held against the task before anything is trained
     corpora = {
         name: open_corpus(cell, name, loaded, store, reporter)
@@ -97,6 +109,15 @@ def fit(cell: RunSpec, loaded: Loaded, store: Store, reporter: Reporter) -> Fitt
     return fitted
 
 
+def with_needs(stages: Sequence[Stage], names: Collection[str]) -> list[Stage]:
+    """The stages of those names and all that they need, in order."""
+    wanted = set(names)
+    for stage in reversed(stages):  # what a stage needs comes before it
+        if stage.name in wanted:
+            wanted.update(stage.needs)
+    return [stage for stage in stages if stage.name in wanted]
+
+
 def _take_given(cell: RunSpec, stage: Stage, fitted: Fitted) -> None:
     """Load the user's weights in place of a stage."""
     from medbench.models import weights
@@ -116,6 +137,15 @@ def construct(cell: RunSpec, stage: Stage | None = None) -> Any:
     from medbench.run.fitting import seed_everything
 
     owned = stage is not None and stage.cls
+    if isinstance(cell.model, IsolatedSpec):
+        from medbench.isolation.model import construct as elsewhere
+        from medbench.isolation.model import holds
+
+        reference = stage.cls if stage is not None and owned else cell.model.cls
+        values = dict(stage.config) if stage is not None and owned else cell.config_values
+        if holds(cell.model, reference):
+            with guarded(cell, "construction"):
+                return elsewhere(cell.model, reference, values, cell.seed, cell.device, cell.title)
     cls = load_reference(stage.cls if stage is not None and owned else cell.model.cls)
     if not owned:
         missing = [c for c in cell.model.capabilities if not callable(getattr(cls, c, None))]
@@ -153,8 +183,8 @@ def stage_key(
         corpus = corpus_state(cell, stage.corpus)
     owner = stage.cls or cell.model.cls
     package = owner.partition(":")[0].partition(".")[0]
-    shared = {p: code_sha256(p) for p in ("medbench.models", "medbench.data", "medbench.run")}
-    code = shared if package == "medbench" else {**shared, package: code_sha256(package)}
+    packages = {"medbench.models", "medbench.data", "medbench.run", package} - {"medbench"}
+    code = {name: code_there(cell.model, name) or code_sha256(name) for name in packages}
     plugin = (
         {} if stage.cls else {"distribution": cell.distribution, "version": cell.plugin_version}
     )
@@ -295,15 +325,6 @@ def _refuse_untrainable(cell: RunSpec, stage: Stage) -> None:
         )
 
 
-def modules_of(model: Any) -> list[Any]:
-    """The torch modules of a model: itself, or those it holds."""
-    import torch
-
-    if isinstance(model, torch.nn.Module):
-        return [model]
-    return [m for m in vars(model).values() if isinstance(m, torch.nn.Module)]
-
-
 @contextmanager
 def guarded(cell: RunSpec, doing: str) -> Iterator[None]:
     """Turn whatever a plugin raises, an exit too, into a CellError (exit 1) that names the cell and
@@ -317,9 +338,16 @@ def guarded(cell: RunSpec, doing: str) -> Iterator[None]:
         explained = explain_os_error(error)
         if explained is not None:
             raise explained from error
-        place = traceback.extract_tb(error.__traceback__)[-1]
+        kind, place = where_raised(error)
         raise CellError(
-            f"{cell.title}: the model raised {type(error).__name__} in {doing} "
-            f"({Path(place.filename).name}, line {place.lineno}): {error}. Finished stages are "
-            "kept; --debug shows the traceback."
+            f"{cell.title}: the model raised {kind} in {doing} ({place}): {error}. Finished stages "
+            "are kept; --debug shows the traceback."
         ) from error
+
+
+def where_raised(error: BaseException) -> tuple[str, str]:
+    """Name of an exception and the place in the code that raised it, in a worker's process too."""
+    if isinstance(error, RaisedError):
+        return error.kind, error.place
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return type(error).__name__, f"{Path(last.filename).name}, line {last.lineno}"

@@ -27,6 +27,11 @@ def seed_everything(seed: int) -> None:
     torch.backends.cudnn.benchmark = False
 
 
+def seed_epoch(seed: int, epoch: int) -> None:
+    """What the generators are at the start of an epoch of a fit with that seed."""
+    seed_everything(seed * 1_000_003 + epoch)
+
+
 class StageRun:
     """The `medbench.FitRun` of one training stage."""
 
@@ -66,7 +71,7 @@ class StageRun:
             self._epoch = epoch
             # Every epoch starts from a state that depends on nothing before it, so that a fit
             # resumed here draws what an unbroken one would have drawn.
-            seed_everything(self.seed * 1_000_003 + epoch)
+            seed_epoch(self.seed, epoch)
             yield epoch
             with writing(path):
                 temporary = path.with_suffix(".tmp")

@@ -16,6 +16,7 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
         "schema": "medbench.plan/1",
         "cells": [_describe(cell, plan, store) for cell in plan.cells],
         "skipped": [{"model": s.model, "task": s.task, "reason": s.reason} for s in plan.skipped],
+        "refused": [{"cell": r.cell, "error": str(r.error)} for r in plan.refused],
     }
 
 

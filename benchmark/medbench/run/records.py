@@ -19,6 +19,8 @@ import numpy.typing as npt
 
 import medbench
 from medbench.data.splits import TRAIN, VAL
+from medbench.isolation.installed import code_there, environment_part
+from medbench.models.modules import count_parameters
 from medbench.phantom.version import RENDERER_VERSION
 from medbench.run.load import Loaded, corpus_state, images_key, opened
 from medbench.run.request import RunSpec
@@ -114,7 +116,7 @@ def inputs(cell: RunSpec, loaded: Loaded, corpora: Iterable[str]) -> dict[str, A
         "batch": cell.batch_size,
         "device": cell.device.partition(":")[0],
         "backbones": _judges(cell),
-        "code": {package: code_sha256(package) for package in sorted(packages)},
+        "code": {p: code_there(cell.model, p) or code_sha256(p) for p in sorted(packages)},
     }
 
 
@@ -326,23 +328,6 @@ def _parameters(fitted: Fitted) -> Parameters:
     return Parameters(total=max(total, trained), trainable=trained)
 
 
-def count_parameters(model: Any) -> dict[str, int]:
-    """Total and trainable parameters: as the model says, else counted on its torch modules."""
-    if model is None:
-        return {"total": 0, "trainable": 0}
-    from medbench.run.fit import modules_of
-
-    if hasattr(model, "parameter_counts"):
-        counted: dict[str, int] = model.parameter_counts()
-        return counted
-    parameters = {id(p): p for module in modules_of(model) for p in module.parameters()}
-    total = sum(p.numel() for p in parameters.values())
-    return {
-        "total": total,
-        "trainable": sum(p.numel() for p in parameters.values() if p.requires_grad),
-    }
-
-
 def brought(cell: RunSpec) -> bool:
     """Whether the model brings weights that were not trained here: given ones, or, of a model
     without ``fit``, its own."""
@@ -422,4 +407,5 @@ def environment(cell: RunSpec) -> dict[str, Any]:
         "gpu": gpu,
         "packages": {name: metadata.version(name) for name in packages},
         "executable": Path(sys.executable).name,
+        **environment_part(cell.model),
     }

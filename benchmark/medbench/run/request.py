@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from medbench.errors import MedbenchError
 from medbench.schemas.specs import DatasetSpec, ModelSpec, Variant
 from medbench.schemas.task import TaskSpec
 
@@ -104,9 +105,18 @@ class Skip:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """A cell whose model cannot be configured: it fails, and the others are run."""
+
+    cell: str
+    error: MedbenchError
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a request resolves to."""
 
     cells: tuple[RunSpec, ...]
     skipped: tuple[Skip, ...]
     output: Path
+    refused: tuple[Refusal, ...] = ()

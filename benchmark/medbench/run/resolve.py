@@ -9,10 +9,18 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from medbench.errors import DataError, UsageError, WeightsError, unknown_name
+from medbench.errors import (
+    CellError,
+    DataError,
+    PluginError,
+    UsageError,
+    WeightsError,
+    unknown_name,
+)
+from medbench.isolation.installed import IsolatedSpec
 from medbench.plugins import Registry
 from medbench.run import stores
-from medbench.run.request import BASELINE, DataSource, Plan, Request, RunSpec, Skip
+from medbench.run.request import BASELINE, DataSource, Plan, Refusal, Request, RunSpec, Skip
 from medbench.run.settings import configure, parse_settings
 from medbench.schemas.specs import ADAPTATIONS, PRESETS, PROTOCOLS, DatasetSpec, ModelSpec, Variant
 from medbench.schemas.task import TaskSpec, load_task
@@ -51,6 +59,7 @@ def resolve(request: Request, registry: Registry) -> Plan:
 
     cells: list[RunSpec] = []
     skipped: list[Skip] = []
+    refused: list[Refusal] = []
     for spec, variant, task in _matrix(models, tasks):
         plugin = registry.owner("models", spec.name)
         name = f"{spec.name}@{variant.name}" if variant else spec.name
@@ -81,7 +90,11 @@ def resolve(request: Request, registry: Registry) -> Plan:
                 f" Name a local file or folder with --weights {base}=PATH, or choose a preset "
                 "that trains here, such as --preset tiny."
             )
-        config, values, assumed = configure(spec, plugin, preset, variant, settings)
+        try:
+            config, values, assumed = configure(spec, plugin, preset, variant, settings)
+        except (PluginError, CellError) as error:  # the model's fault, not that of the others
+            refused.append(Refusal(f"{name} x {task.name}", error))
+            continue
         draws = product(_once(request.fractions, "fraction"), _once(request.seeds, "seed"))
         for fraction, seed in draws:
             cells.append(
@@ -110,10 +123,12 @@ def resolve(request: Request, registry: Registry) -> Plan:
                     limit=request.limit,
                 )
             )
+    if not cells and refused:
+        raise refused[0].error
     if not cells:
         reasons = "; ".join(f"{s.model} x {s.task}: {s.reason}" for s in skipped)
         raise UsageError(f"Nothing can be run. {reasons}.")
-    return Plan(tuple(cells), tuple(skipped), output)
+    return Plan(tuple(cells), tuple(skipped), output, tuple(refused))
 
 
 def _matrix(
@@ -342,6 +357,11 @@ def _impossible(
         what = "text-probe"
     if adaptation is not None and adaptation not in task.adaptations:
         return f"the task offers {', '.join(task.adaptations)}, not {adaptation}"
+    if adaptation == "fine-tune" and isinstance(spec, IsolatedSpec):
+        return (
+            "fine-tune needs gradients through the model, and they do not pass between processes; "
+            "install its plugin without --isolated"
+        )
     options = _NEEDS.get((task.unit, what))
     if options is None:
         return f"{what} on a {task.unit} cannot be run by this version"

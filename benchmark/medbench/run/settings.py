@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from medbench.errors import PluginError, UsageError
+from medbench.errors import MedbenchError, PluginError, UsageError
+from medbench.isolation.installed import IsolatedSpec
 from medbench.plugins import Plugin, load_reference
 from medbench.schemas.specs import ModelSpec, Variant
 
@@ -42,13 +43,19 @@ def configure(
     """Build the model's configuration.
 
     Returns:
-        The configuration object (None when the model has none), its values as JSON, and the values
+        The configuration object (None when the model has none; of an isolated plugin, whose class
+        is not imported here, its values), its values as JSON, and the values
         of the fields that the paper leaves open (marked ``assumed`` in the model's config).
     """
     if not spec.config:
         if settings:
             raise UsageError(f"Model '{spec.name}' has no configuration to --set.")
         return None, {}, {}
+    if isinstance(spec, IsolatedSpec):
+        from medbench.isolation.model import configure as asked
+
+        values, assumed = asked(spec, preset, variant, settings)
+        return values, values, assumed
     cls = load_reference(spec.config, plugin)
     if not (isinstance(cls, type) and issubclass(cls, BaseModel)):
         raise PluginError(f"'{spec.config}' of model '{spec.name}' is not a pydantic model class.")
@@ -80,6 +87,13 @@ def configure(
             raise UsageError(f"--set does not fit model '{spec.name}': {problems}.") from error
         raise PluginError(
             f"Preset '{preset}' of model '{spec.name}' is not valid: {problems}."
+        ) from error
+    except MedbenchError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"The configuration of model '{spec.name}' raised {type(error).__name__} at preset "
+            f"'{preset}': {error}."
         ) from error
     values = config.model_dump(mode="json")
     return config, values, _assumed(cls, values)

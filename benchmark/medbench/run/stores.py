@@ -73,7 +73,12 @@ def code_sha256(package: str) -> str:
     module = import_module(package)
     if module.__file__ is None:
         raise UsageError(f"Package {package} has no source files to identify it by.")
-    first = Path(module.__file__)
+    return sources_sha256(Path(module.__file__))
+
+
+@cache
+def sources_sha256(first: Path) -> str:
+    """SHA-256 over a module's source, or, of an ``__init__.py``, all sources of its package."""
     files = sorted(first.parent.rglob("*.py")) if first.name == "__init__.py" else [first]
     total = hashlib.sha256()
     for path in files:
@@ -136,7 +141,9 @@ class Store:
 
     Args:
         root: the home folder; made when the first entry is built.
-        fresh: True to build anew, once in this process, whatever is asked for.
+        fresh: True to build anew, once in this process, whatever is asked for; a time, in seconds
+            of the clock that stamps the store's files, to do so with what was built before it, so
+            that several processes build it once.
         say: called with one line when something unusual happens (waiting, damage).
         ledger: where the stages of a build are entered as they finish; None: nobody does.
     """
@@ -145,7 +152,7 @@ class Store:
         self,
         root: Path,
         *,
-        fresh: bool = False,
+        fresh: bool | float = False,
         say: Callable[[str], None] = lambda _: None,
         ledger: Ledger | None = None,
     ) -> None:
@@ -165,7 +172,7 @@ class Store:
         """The payload folder of a sound entry, or None. Damage is said once."""
         place = self.place(kind, key)
         if place not in self._good:
-            if self.fresh or not place.is_dir():
+            if not place.is_dir() or self._outdated(place):
                 return None
             damage = _damage(place)
             if damage:
@@ -177,7 +184,16 @@ class Store:
 
     def has(self, kind: str, key: Mapping[str, Any]) -> bool:
         """Whether an entry exists, unverified: for plans."""
-        return not self.fresh and (self.place(kind, key) / ENTRY).is_file()
+        place = self.place(kind, key)
+        return (place / ENTRY).is_file() and not self._outdated(place)
+
+    def _outdated(self, place: Path) -> bool:
+        """Whether an entry is to be built anew although it is there."""
+        if isinstance(self.fresh, bool):
+            return self.fresh
+        with suppress(OSError):
+            return (place / ENTRY).stat().st_mtime < self.fresh
+        return True
 
     def get(
         self, kind: str, key: Mapping[str, Any], build: Callable[[Path, Path], None]

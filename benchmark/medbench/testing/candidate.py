@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medbench.errors import unknown_name
-from medbench.testing.results import Refused
+from medbench.testing.results import NotApplicable, Refused
 
 if TYPE_CHECKING:
     from medbench.plugins import Plugin, Registry
@@ -94,6 +94,8 @@ def spec(candidate: Candidate) -> str:
 
 def light_import(candidate: Candidate) -> None:
     """In a fresh process, discovery with this plugin brings no heavy library along."""
+    if candidate.plugin.environment is not None:
+        raise NotApplicable("listing reads what was written down when it was installed")
     if candidate.plugin.first_party:
         code = "from importlib import import_module; import_module({module!r})"
     else:

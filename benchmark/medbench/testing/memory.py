@@ -26,6 +26,7 @@ def memory(subject: Subject) -> str:
     Generated images are left out, as they take long; texts are always the same ones, since a cache
     of prompts is no leak.
     """
+    subject.must_be_in_process()
     skip = ("generate_images",)
     model, size = subject.fitted(), subject.image_size
     if not set(subject.cell.capabilities) - {"fit", *skip}:

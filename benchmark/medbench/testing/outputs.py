@@ -175,6 +175,7 @@ def _in_parts(
 
 def side_effects(subject: Subject) -> str:
     """Everything that a call could change is as it was."""
+    subject.must_be_in_process()
     model, given = subject.fitted(), inputs(subject.image_size)
     before = _surroundings(model, given)
     answers(subject.cell, model, given)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medbench.errors import PluginError
+from medbench.isolation.installed import IsolatedSpec
 from medbench.models.capabilities import Stage, State
 from medbench.run.fit import WEIGHTS, construct, guarded, modules_of, stages_of
 from medbench.run.request import DataSource, RunSpec
@@ -40,6 +41,15 @@ class Subject:
         self.folder = folder
         self.losses: dict[str, list[list[tuple[int, float]]]] = {}
         self.states: dict[str, State] = {}
+
+    def must_be_in_process(self) -> None:
+        """Raises NotApplicable for a model of an isolated plugin: what is inside it is out of
+        reach."""
+        if isinstance(self.spec, IsolatedSpec):
+            raise NotApplicable(
+                "its weights and memory are in a process of their own; install the plugin without "
+                "--isolated to have this checked"
+            )
 
     @cached_property
     def presets(self) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from medbench.errors import PluginError, UsageError, unknown_name
+from medbench.isolation.installed import isolated_names
 from medbench.testing.ladder import rungs
 from medbench.testing.results import Result
 
@@ -55,7 +56,7 @@ def check_plugin(
         UsageError: there is no plugin, or it has no model, of that name.
         PluginError: the process ended while it was at no check.
     """
-    points = {point.name for point in entry_points(group="medbench")}
+    points = {point.name for point in entry_points(group="medbench")} | set(isolated_names())
     if name not in points and f"medbench-{name}" in points:
         name = f"medbench-{name}"
     if name not in points:
