@@ -107,6 +107,24 @@ def run(
     device: Annotated[
         str, typer.Option(envvar="MEDBENCH_DEVICE", metavar="auto|cpu|cuda[:N]", help="Where.")
     ] = "auto",
+    devices: Annotated[
+        int,
+        typer.Option(
+            envvar="MEDBENCH_DEVICES",
+            metavar="N",
+            help="Train on N GPUs of this machine (with --device cpu, in N processes), each with "
+            "its share of every batch.",
+        ),
+    ] = 1,
+    accumulate: Annotated[
+        int,
+        typer.Option(
+            envvar="MEDBENCH_ACCUMULATE",
+            metavar="N",
+            help="Work through training batches in N parts, adding their gradients: less memory. "
+            "Where memory ends, this happens by itself.",
+        ),
+    ] = 1,
     precision: Annotated[
         str,
         typer.Option(
@@ -178,6 +196,8 @@ def run(
         fractions=tuple(fraction if fraction else (1.0,)),
         seeds=tuple(seed if seed else (0,)),
         device=device,
+        devices=devices,
+        accumulate=accumulate,
         precision=precision,
         batch_size=batch_size,
         limit=limit,

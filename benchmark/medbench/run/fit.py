@@ -12,6 +12,7 @@ from typing import Any
 from medbench.data.samples import Corpus
 from medbench.errors import CellError, MedbenchError, PluginError, WeightsError
 from medbench.models.capabilities import FitRun, Stage, State
+from medbench.models.ranks import Ranks
 from medbench.plugins import diverted, load_reference
 from medbench.run.load import TASK_CORPUS, Loaded, corpus_state, open_corpus
 from medbench.run.records import weights_sha256
@@ -159,6 +160,10 @@ def stage_key(
         {} if stage.cls else {"distribution": cell.distribution, "version": cell.plugin_version}
     )
     needs = {name: keys[name] for name in ("weights", *stage.needs) if name in keys}
+    # equal to one device and whole batches but for rounding and random draws, so not the same
+    shared_out = {"devices": cell.devices} if cell.devices > 1 and stage.together else {}
+    if cell.accumulate > 1:
+        shared_out["accumulate"] = cell.accumulate
     return {
         "class": owner,
         "stage": stage.name,
@@ -168,6 +173,7 @@ def stage_key(
         "seed": cell.seed,
         "precision": cell.precision,
         "device": cell.device.partition(":")[0],
+        **shared_out,
         "plugin": plugin,
         "code": code,
     }
@@ -190,20 +196,37 @@ def _checkpoint(
     from medbench.run.fitting import StageRun
 
     def build(payload: Path, scratch: Path) -> None:
-        model = construct(cell, stage)
         notes: list[str] = []
         title = stage.title or f"train {stage.name}"
         with reporter.stage(title, f"fit-{stage.name}") as advance:
-            run = StageRun(
-                device=torch.device(cell.device),
-                precision=cell.precision,
-                seed=cell.seed,
-                folder=scratch,
-                advance=advance,
-                say=reporter.say,
-                notes=notes,
-            )
-            state = train(cell, model, stage, corpus, fitted.states, run)
+            if cell.devices > 1 and stage.together:
+                from medbench.run.together import train_together
+
+                state = train_together(
+                    cell,
+                    stage,
+                    corpus,
+                    fitted.states,
+                    scratch,
+                    advance=advance,
+                    say=reporter.say,
+                    notes=notes,
+                )
+            else:
+                if cell.devices > 1:
+                    reporter.say(f"  {title} runs on one device: its training cannot be shared.")
+                run = StageRun(
+                    device=torch.device(cell.device),
+                    precision=cell.precision,
+                    seed=cell.seed,
+                    folder=scratch,
+                    advance=advance,
+                    say=reporter.say,
+                    notes=notes,
+                    ranks=Ranks(parts=cell.accumulate),
+                )
+                model = construct(cell, stage)
+                state = train(cell, model, stage, corpus, fitted.states, run)
         save_file(dict(state), payload / WEIGHTS)
         (payload / "notes.json").write_text(json.dumps(notes), encoding="utf-8")
 

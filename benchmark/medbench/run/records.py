@@ -113,6 +113,7 @@ def inputs(cell: RunSpec, loaded: Loaded, corpora: Iterable[str]) -> dict[str, A
         "corpora": {name: corpus_state(cell, name) for name in sorted(corpora)},
         "batch": cell.batch_size,
         "device": cell.device.partition(":")[0],
+        "training": [cell.devices, cell.accumulate],
         "backbones": _judges(cell),
         "code": {package: code_sha256(package) for package in sorted(packages)},
     }
@@ -419,6 +420,8 @@ def environment(cell: RunSpec) -> dict[str, Any]:
         "processors": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": cell.device,
+        "devices": cell.devices,
+        "accumulate": cell.accumulate,
         "gpu": gpu,
         "packages": {name: metadata.version(name) for name in packages},
         "executable": Path(sys.executable).name,
