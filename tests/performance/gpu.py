@@ -105,15 +105,27 @@ def cell_of(model: str, preset: str, device: str, precision: str) -> RunSpec:
     return replace(subject.cell, device=device, precision=precision, batch_size=256)  # type: ignore[arg-type]
 
 
+def untrained(cell: RunSpec, stage: Stage | None = None) -> Any:
+    """The model, or the class that owns a stage, on its device with random weights, where it leaves
+    them without memory until they are loaded too."""
+    model = construct(cell, stage)
+    for module in modules_of(model):
+        for part in module.modules():
+            for name, weight in part._parameters.items():
+                if weight is not None and weight.is_meta:
+                    drawn = 0.02 * torch.randn(weight.shape)
+                    part._parameters[name] = torch.nn.Parameter(drawn, weight.requires_grad)
+        module.to(cell.device).eval()
+    return model
+
+
 def encoder(cell: RunSpec, peak: float) -> dict[str, Any]:
     """Images per second of ``encode_images``: from tensors on the device (the bare loop), and from
     bytes in the machine's memory, as the harness feeds it."""
     from medbench.data.images import to_tensor
     from medbench.run.embed import encode
 
-    model = construct(cell)
-    for module in modules_of(model):
-        module.to(cell.device).eval()
+    model = untrained(cell)
     size, count = int(model.image_size), 256 if cell.device.startswith("cuda") else 16
     stored = torch.randint(0, 256, (count, size, size), dtype=torch.uint8).numpy()
     bare = to_tensor(stored).to(cell.device)
@@ -159,9 +171,7 @@ def stepped(cell: RunSpec, stage: Stage, limit: int, *, count: bool) -> Steps:
     watch_memory(cell.device)
     with TemporaryDirectory() as folder:
         run = Steps(cell, Path(folder), limit)
-        model = construct(cell, stage)
-        for module in modules_of(model):
-            module.to(cell.device)
+        model = untrained(cell, stage)
         try:
             if count:
                 with FlopCounterMode(display=False) as run.counter:
@@ -175,9 +185,7 @@ def stepped(cell: RunSpec, stage: Stage, limit: int, *, count: bool) -> Steps:
 
 def sampling(cell: RunSpec) -> dict[str, Any]:
     """Images per second of ``generate_images``."""
-    model = construct(cell)
-    for module in modules_of(model):
-        module.to(cell.device).eval()
+    model = untrained(cell)
     count = 32 if cell.device.startswith("cuda") else 4
     prompts = [PROMPTS[i % len(PROMPTS)] for i in range(count)]
     autocast = torch.autocast(
@@ -195,7 +203,7 @@ def measured(what: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     except Exception as error:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        return {"reason": f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"}
+        return {"reason": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
 
 
 def main() -> None:

@@ -37,7 +37,8 @@ class ImageTextPairs:
 
     ``root`` is the table, or a folder that holds exactly one, or a folder of Hugging Face's:
     images with a metadata file, or Parquet shards with the images inside. Pictures are PNG or JPEG
-    (8 or 16 bit grey, or colour) and DICOM files; volumes are NIfTI files and folders of DICOM files.
+    (8 or 16 bit grey, or colour) and DICOM files; volumes are NIfTI files and folders of DICOM
+    files.
     """
 
     def __init__(self, root: Path) -> None:
