@@ -15,8 +15,8 @@ from medbench.errors import DataError, MedbenchError, UsageError
 MORE = (
     "RECORDS are record files, or folders of runs or of leaderboards; by default the folder "
     "leaderboards. csv and parquet are tidy: a row for each record, predictor (the model, then "
-    "each baseline), metric and label, with its interval. model-index is YAML for the head of a model "
-    "card on the Hugging Face Hub, a document for each model."
+    "each baseline), metric and label, with its interval. model-index is YAML for the head of a "
+    "model card on the Hugging Face Hub, a document for each model."
 )
 
 EXAMPLES = (
