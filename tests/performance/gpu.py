@@ -53,7 +53,7 @@ class Steps(StageRun):
     def __init__(self, cell: RunSpec, folder: Path, limit: int) -> None:
         super().__init__(
             device=torch.device(cell.device), precision=cell.precision, seed=0, folder=folder,
-            advance=lambda done, total, text: None, say=print, notes=[],
+            advance=lambda done, total, **figures: None, say=print, notes=[],
         )  # fmt: skip
         self.times: list[float] = []
         self.counter: FlopCounterMode | None = None

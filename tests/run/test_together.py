@@ -71,9 +71,9 @@ class Curve:
         self.losses: list[float] = []
         self.notes: list[str] = []
 
-    def __call__(self, done: int, total: int, text: str) -> None:
-        if text.startswith("loss"):
-            self.losses.append(float(text.split()[1]))
+    def __call__(self, done: int, total: int, **figures: float) -> None:
+        if "loss" in figures:
+            self.losses.append(figures["loss"])
 
 
 def together(cell: RunSpec, corpus: Corpus, folder: Path, curve: Curve) -> State:

@@ -170,6 +170,14 @@ def run(
         bool,
         typer.Option("--fresh", envvar="MEDBENCH_FRESH", help="Build everything anew."),
     ] = False,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="MEDBENCH_TENSORBOARD",
+            metavar="DIR",
+            help="Write the curves of what is trained as TensorBoard logs.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -218,7 +226,7 @@ def run(
 
     from medbench.run.runner import Runner
 
-    outcome = Runner(found, plan, fresh=fresh).run()
+    outcome = Runner(found, plan, fresh=fresh, curves=tensorboard).run()
     if json:
         print_json(
             {

@@ -206,7 +206,8 @@ def _summary(table: ReportPredictions) -> str:
     texts = len(set(table.predictions))
     wrote = "one text for all of them" if texts == 1 else f"{texts:,} different texts"
     return (
-        f"The run wrote {wrote}. Of all {len(found):,} tested studies, {right:,} reports state just the findings of the "
+        f"The run wrote {wrote}. "
+        f"Of all {len(found):,} tested studies, {right:,} reports state just the findings of the "
         f"reference, {missed:,} miss one or more, {invented:,} invent one or more (a study wrongly "
         "called normal misses what it has and invents a normal study)."
     )

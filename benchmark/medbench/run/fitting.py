@@ -38,7 +38,7 @@ class StageRun:
         precision: str,
         seed: int,
         folder: Path,
-        advance: Callable[[int, int, str], None],
+        advance: Callable[..., None],
         say: Callable[[str], None],
         notes: list[str],
         ranks: Ranks = ALONE,
@@ -98,8 +98,7 @@ class StageRun:
 
     def advance(self, done: int, total: int, **figures: float) -> None:
         """Progress within an epoch."""
-        text = " ".join(f"{name} {value:.3f}" for name, value in figures.items())
-        self._advance(self._epoch * total + done, self._epochs * total, text)
+        self._advance(self._epoch * total + done, self._epochs * total, **figures)
 
     def warn(self, message: str) -> None:
         """A line for the user, and a note in the record."""

@@ -16,6 +16,7 @@ import medbench
 from medbench.errors import CellError, MedbenchError
 from medbench.plugins import Registry
 from medbench.run import records
+from medbench.run.curves import Curves
 from medbench.run.reporter import Reporter
 from medbench.run.request import Plan, RunSpec
 from medbench.run.stores import Store, home
@@ -58,11 +59,15 @@ class Outcome:
 class Runner:
     """Runs the cells of a plan."""
 
-    def __init__(self, registry: Registry, plan: Plan, *, fresh: bool = False) -> None:
+    def __init__(
+        self, registry: Registry, plan: Plan, *, fresh: bool = False, curves: Path | None = None
+    ) -> None:
         self.registry = registry
         self.plan = plan
         self.fresh = fresh
         self.reporter = Reporter()
+        if curves is not None:
+            self.reporter.curves = Curves(curves)
         self.store = Store(home(), fresh=fresh, say=self.reporter.say, ledger=self.reporter.ledger)
 
     def run(self) -> Outcome:
@@ -73,6 +78,8 @@ class Runner:
         for cell in self.plan.cells:
             self.reporter.say(introduction(cell))
             self.reporter.timing = {}
+            if self.reporter.curves is not None:
+                self.reporter.curves.cell = cell.title
             self.store.used.clear()
             watch_memory(cell.device)
             try:

@@ -56,7 +56,7 @@ def train_together(
     states: Mapping[str, State],
     folder: Path,
     *,
-    advance: Callable[[int, int, str], None],
+    advance: Callable[..., None],
     say: Callable[[str], None],
     notes: list[str],
 ) -> State:
@@ -82,14 +82,14 @@ def train_together(
     def listen() -> None:
         while True:
             try:
-                word, given = told.get_nowait()
+                word, given, figures = told.get_nowait()
             except queue.Empty:
                 return
             if word == "error":
                 kind, message = given
                 problems.append(getattr(errors, kind, CellError)(message))
             else:
-                hears[word](*given)
+                hears[word](*given, **figures)
 
     context: ProcessContext | None = None
     try:
@@ -140,7 +140,9 @@ def _train(rank: int, order: Order, told: Any) -> None:
     accelerator = Accelerator(cpu=cell.device == "cpu", kwargs_handlers=[static])
 
     def tell(word: str) -> Callable[..., None]:
-        return lambda *given: told.put((word, given)) if rank == 0 else None
+        if rank:
+            return lambda *given, **figures: None
+        return lambda *given, **figures: told.put((word, given, figures))
 
     notes = _Told(tell("note"))
     run = StageRun(
@@ -157,7 +159,7 @@ def _train(rank: int, order: Order, told: Any) -> None:
         model = construct(cell, order.stage)
         state = train(cell, model, order.stage, order.corpus, order.states, run)
     except MedbenchError as error:
-        told.put(("error", (type(error).__name__, str(error))))
+        told.put(("error", (type(error).__name__, str(error)), {}))
         raise SystemExit(1) from None
     if rank == 0:
         save_file(dict(state), order.folder / STATE)
