@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 # What the environment was installed from: it is made again when one of these changes.
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format docs leaderboards tables site check performance test-slow test-gpu clean
+.PHONY: demo test lint format docs leaderboards tables site check performance test-slow test-gpu \
+	gpu-figures clean
 
 ## Install, run RadCLIP on covid-ct, print the leaderboard.
 demo: $(STAMP)
@@ -84,6 +85,10 @@ test-slow: $(STAMP)
 
 test-gpu: $(STAMP)
 	$(BIN)/python -m pytest -m gpu
+
+## Throughput, training steps and sampling of every model, beside the ceiling of the same run.
+gpu-figures: $(STAMP)
+	$(BIN)/python tests/performance/gpu.py
 
 clean:
 	rm -rf $(VENV) build dist

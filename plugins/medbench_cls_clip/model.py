@@ -131,6 +131,7 @@ class ClsClip:
                     needs=needs,
                     title="CLIP on radiographs and reports",
                     epochs=config.pretrain.epochs,
+                    together=True,
                 )
             )
         elif has_batchnorm(self._tower):

@@ -129,6 +129,7 @@ class Radclip:
                     needs=tuple(s.name for s in result),
                     title="image tower on 2-D pairs",
                     epochs=config.pairs_epochs,
+                    together=True,
                 )
             )
         elif has_batchnorm(self._tower):
@@ -163,6 +164,7 @@ class Radclip:
                     needs=tuple(s.name for s in result),
                     title="slice pooling on volumes",
                     epochs=config.volumes_epochs,
+                    together=True,
                 )
             )
         return tuple(result)

@@ -311,7 +311,7 @@ def run_in(folder: Path, advance: Callable[[int, int, str], None] | None = None)
         precision="fp32",
         seed=0,
         folder=folder,
-        advance=advance or (lambda done, total, text: None),
+        advance=advance or (lambda done, total, **figures: None),
         say=lambda message: None,
         notes=[],
     )

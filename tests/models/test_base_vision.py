@@ -67,9 +67,9 @@ def fit(folder: Path, *, seed: int = 0, kill_after: int | None = None, **values:
     folder.mkdir(exist_ok=True)
     seen = 0
 
-    def advance(done: int, total: int, text: str) -> None:
+    def advance(done: int, total: int, **figures: float) -> None:
         nonlocal seen
-        seen += "loss" in text
+        seen += "loss" in figures
         if kill_after is not None and seen > kill_after:
             raise Killed
 

@@ -21,12 +21,14 @@ from medbench.models.contrastive import (
     train_contrastive,
 )
 from medbench.models.descent import Recipe, epoch_order
+from medbench.models.ranks import ALONE
 
 
 class PlainRun:
     """A fit's surroundings without persistence."""
 
     device = torch.device("cpu")
+    ranks = ALONE
     folder = Path()
     seed = 0
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from medbench.models.contrastive import seeded
+from medbench.models.ranks import ALONE
 from medbench_adaptor.adaptor import Adaptor
 from medbench_adaptor.config import AdaptorConfig
 from medbench_adaptor.training import Recipe, train_adaptor
@@ -23,6 +24,7 @@ class Timed:
     """`medbench.FitRun` that notes when each step ended."""
 
     device = torch.device("cpu")
+    ranks = ALONE
     seed = 0
     folder = Path()
 

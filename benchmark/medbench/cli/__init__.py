@@ -44,6 +44,7 @@ VERBS = {
     "study": ("study", "Studies: claims of papers as comparisons that anybody can run."),
     "submission": ("submission", "Submissions: runs as bundles that anybody can verify."),
     "report": ("report", "Show runs as one HTML page: tables, figures, what to know of them."),
+    "export": ("export", "Records for other tools: tidy tables, model-index blocks."),
     "doctor": ("doctor", "Report what this machine has, with a fix for each problem."),
 }
 

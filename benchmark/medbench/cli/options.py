@@ -87,6 +87,24 @@ Seeds = Annotated[
 Device = Annotated[
     str, typer.Option(envvar="MEDBENCH_DEVICE", metavar="auto|cpu|cuda[:N]", help="Where.")
 ]
+Devices = Annotated[
+    int,
+    typer.Option(
+        envvar="MEDBENCH_DEVICES",
+        metavar="N",
+        help="Train on N GPUs of this machine (with --device cpu, in N processes), each with its "
+        "share of every batch.",
+    ),
+]
+Accumulate = Annotated[
+    int,
+    typer.Option(
+        envvar="MEDBENCH_ACCUMULATE",
+        metavar="N",
+        help="Work through training batches in N parts, adding their gradients: less memory. Where "
+        "memory ends, this happens by itself.",
+    ),
+]
 Precision = Annotated[
     str,
     typer.Option(
@@ -132,6 +150,14 @@ Fresh = Annotated[
     bool,
     typer.Option("--fresh", envvar="MEDBENCH_FRESH", help="Build everything anew."),
 ]
+Tensorboard = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="MEDBENCH_TENSORBOARD",
+        metavar="DIR",
+        help="Write the curves of what is trained as TensorBoard logs.",
+    ),
+]
 DryRun = Annotated[
     bool,
     typer.Option(
@@ -154,6 +180,8 @@ def request_of(
     fraction: list[float] | None,
     seed: list[int] | None,
     device: str,
+    devices: int,
+    accumulate: int,
     precision: str,
     batch_size: str,
     limit: int | None,
@@ -175,6 +203,8 @@ def request_of(
         fractions=tuple(fraction if fraction else (1.0,)),
         seeds=tuple(seed if seed else (0,)),
         device=device,
+        devices=devices,
+        accumulate=accumulate,
         precision=precision,
         batch_size=batch_size,
         limit=limit,

@@ -39,12 +39,15 @@ def run(
     fraction: options.Fractions = None,
     seed: options.Seeds = None,
     device: options.Device = "auto",
+    devices: options.Devices = 1,
+    accumulate: options.Accumulate = 1,
     precision: options.Precision = "auto",
     batch_size: options.BatchSize = "auto",
     limit: options.Limit = None,
     setting: options.Settings = None,
     output: options.Output = None,
     fresh: options.Fresh = False,
+    tensorboard: options.Tensorboard = None,
     dry_run: options.DryRun = False,
     json: Json = False,
 ) -> None:
@@ -63,6 +66,8 @@ def run(
         fraction=fraction,
         seed=seed,
         device=device,
+        devices=devices,
+        accumulate=accumulate,
         precision=precision,
         batch_size=batch_size,
         limit=limit,
@@ -83,7 +88,7 @@ def run(
 
     from medbench.run.runner import Runner
 
-    outcome = Runner(found, plan, fresh=fresh).run()
+    outcome = Runner(found, plan, fresh=fresh, curves=tensorboard).run()
     if json:
         print_json(
             {

@@ -37,6 +37,7 @@ def sweep(
     fraction: options.Fractions = None,
     seed: options.Seeds = None,
     device: options.Device = "auto",
+    accumulate: options.Accumulate = 1,
     precision: options.Precision = "auto",
     batch_size: options.BatchSize = "auto",
     limit: options.Limit = None,
@@ -105,6 +106,8 @@ def sweep(
         fraction=fraction,
         seed=seed,
         device=device,
+        devices=1,  # each stage has one, and stages run side by side
+        accumulate=accumulate,
         precision=precision,
         batch_size=batch_size,
         limit=limit,

@@ -1,7 +1,8 @@
 """Image-text pairs: any CSV or Parquet table of images and their texts.
 
 Columns: ``image`` (a path relative to the table's folder) and ``text``; optional ``patient``,
-``split`` and ``id``. This is how users bring their own training corpus.
+``split`` and ``id``. This is how users bring their own training corpus. A folder as Hugging Face's
+``datasets`` lays it out is read too (`medbench.data.hugging_face`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from medbench.data import dicom, pictures
+from medbench.data import dicom, hugging_face, pictures
 from medbench.data.samples import Pixels, Sample
 from medbench.errors import DataError
 from medbench.phantom.hounsfield import LUNG_WINDOW
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 TABLES = (".csv", ".parquet", ".pq")
 COLUMNS = ("image", "text")
+OPTIONAL = ("patient", "split", "id")
 
 #: A volume with values below this is CT in Hounsfield units (air is -1000). Other modalities are
 #: not negative, or a little so after resampling or standardisation.
@@ -33,13 +35,24 @@ HOUNSFIELD_BELOW = -200.0
 class ImageTextPairs:
     """Reader of a table of image-text pairs.
 
-    ``root`` is the table, or a folder that holds exactly one. Pictures are PNG or JPEG (8 or 16
-    bit grey, or colour) and DICOM files; volumes are NIfTI files and folders of DICOM files.
+    ``root`` is the table, or a folder that holds exactly one, or a folder of Hugging Face's:
+    images with a metadata file, or Parquet shards with the images inside. Pictures are PNG or JPEG
+    (8 or 16 bit grey, or colour) and DICOM files; volumes are NIfTI files and folders of DICOM
+    files.
     """
 
     def __init__(self, root: Path) -> None:
-        self.table = _table(Path(root))
-        self.root = self.table.parent
+        root = Path(root)
+        self._metadata = hugging_face.metadata_of(root)
+        self._shards: hugging_face.Shards | None = None
+        if self._metadata:
+            self.table, self.root = self._metadata[0], root
+        elif shards := hugging_face.shards_of(root):
+            self._shards = hugging_face.Shards(root, shards)
+            self.table, self.root = shards[0], self._shards.root
+        else:
+            self.table = _table(root)
+            self.root = self.table.parent
         self._samples: tuple[Sample, ...] | None = None
 
     def samples(self) -> Sequence[Sample]:
@@ -64,6 +77,9 @@ class ImageTextPairs:
             DataError: the file is damaged or of an unknown kind.
         """
         first = sample.files[0]
+        if self._shards is not None:
+            content = self._shards.content(self._inside_shard[sample.id])
+            return pictures.read_picture(first, colour=True, content=content)
         if sample.kind == "image":
             if dicom.is_dicom(first):
                 return dicom.read_image(first)
@@ -75,12 +91,19 @@ class ImageTextPairs:
         return _scale_volume(values)
 
     def _list(self) -> Iterable[Sample]:
-        columns = _read_columns(self.table)
+        if self._shards is not None:
+            columns = _columns(self._shards.columns, self.table)
+        elif self._metadata:
+            columns = _columns(hugging_face.read_metadata(self.root, self._metadata), self.table)
+        else:
+            columns = _read_columns(self.table)
         paths, texts = columns["image"], columns["text"]
         if not paths:
             raise DataError(f"{self.table} has no rows. Each row is an image and its text.")
         self._refuse("no image path", [n for n, path in enumerate(paths) if not path])
         self._refuse("no text", [n for n, text in enumerate(texts) if not text])
+        if self._shards is not None:
+            return self._of_shards(self._shards, columns)
         relative = [_inside(self.root, path) for path in paths]
         self._refuse(
             "an image path outside the table's folder (.. or absolute)",
@@ -115,6 +138,26 @@ class ImageTextPairs:
                 kind="volume" if kinds(path) == "volume" else "image",
             )
             for n, path in enumerate(inside)
+        ]
+
+    def _of_shards(
+        self, shards: hugging_face.Shards, columns: dict[str, list[str]]
+    ) -> list[Sample]:
+        images = columns["image"]
+        ids = [given or image for given, image in zip(columns["id"], images, strict=True)]
+        counts = Counter(ids)
+        doubled = [n for n, name in enumerate(ids) if counts[name] > 1]
+        self._refuse("an id that another row has too", doubled, ids)
+        self._inside_shard = dict(zip(ids, images, strict=True))
+        return [
+            Sample(
+                id=ids[n],
+                patient=columns["patient"][n] or None,
+                files=(shards.path(image),),
+                text=columns["text"][n],
+                split=columns["split"][n] or None,
+            )
+            for n, image in enumerate(images)
         ]
 
     def _refuse(self, what: str, rows: list[int], values: Sequence[str] | None = None) -> None:
@@ -210,7 +253,7 @@ def _read_columns(table: Path) -> dict[str, list[str]]:
     """Known columns as stripped strings; missing values and missing optional columns as ""."""
     import pandas as pd
 
-    wanted = (*COLUMNS, "patient", "split", "id")
+    wanted = (*COLUMNS, *OPTIONAL)
     try:
         if table.suffix.lower() == ".csv":
             # As text: an id 007 keeps its zeros, and a report that reads "None" is not missing.
@@ -226,7 +269,12 @@ def _read_columns(table: Path) -> dict[str, list[str]]:
     # pandas and pyarrow raise many types for damaged tables.
     except Exception as error:
         raise DataError(f"{table} cannot be read as a table: {error}.") from error
-    frame = frame.rename(columns=lambda name: str(name).strip().lower())
+    return _columns(frame.rename(columns=lambda name: str(name).strip().lower()), table)
+
+
+def _columns(frame: pd.DataFrame, table: Path) -> dict[str, list[str]]:
+    """Known columns of a table with lower-case names, as `_read_columns` gives them."""
+    wanted = (*COLUMNS, *OPTIONAL)
     missing = [name for name in COLUMNS if name not in frame.columns]
     if missing:
         raise DataError(

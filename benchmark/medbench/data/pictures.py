@@ -6,6 +6,7 @@ imported on use, because listing datasets must not cost their import.
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ VOLUMES = (".nii", ".nii.gz")
 MOST_PIXELS = 80_000_000
 
 
-def read_picture(path: Path, *, colour: bool = False) -> Pixels:
+def read_picture(path: Path, *, colour: bool = False, content: bytes | None = None) -> Pixels:
     """One PNG or JPEG picture: grey of 8 or 16 bits, palette, or colour.
 
     An alpha channel is dropped, and the orientation that EXIF asks for is not applied: annotations
@@ -31,6 +32,7 @@ def read_picture(path: Path, *, colour: bool = False) -> Pixels:
     Args:
         path: the file.
         colour: keep colour where there is any. Otherwise colour becomes grey (ITU-R BT.601).
+        content: the bytes of the picture, where they lie inside ``path``, which errors then name.
 
     Returns:
         float32 in [0, 1], stored values divided by the largest one of their depth. [H, W]; with
@@ -43,7 +45,7 @@ def read_picture(path: Path, *, colour: bool = False) -> Pixels:
     from PIL import Image
 
     try:
-        with Image.open(path) as picture:
+        with Image.open(path if content is None else BytesIO(content)) as picture:
             pixels = picture.width * picture.height
             if pixels > MOST_PIXELS:
                 raise Image.DecompressionBombError(

@@ -76,7 +76,10 @@ class RemoteRun:
     ) -> None:
         import torch
 
+        from medbench.models.ranks import ALONE
+
         self.device = torch.device(device)
+        self.ranks = ALONE
         self.seed = seed
         self.folder = folder
         self._peer = peer

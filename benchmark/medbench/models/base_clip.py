@@ -65,6 +65,7 @@ def base_stage(config: BaseClipConfig) -> Stage:
         config=values,
         title="general CLIP on scenes",
         epochs=config.base_epochs,
+        together=True,
     )
 
 

@@ -99,6 +99,7 @@ def base_diffusion_stages(config: BaseDiffusionConfig) -> tuple[Stage, Stage]:
         config={name: values[name] for name in _VAE},
         title="autoencoder on scenes",
         epochs=config.vae_epochs,
+        together=True,
     )
     base = Stage(
         name="base",
@@ -108,6 +109,7 @@ def base_diffusion_stages(config: BaseDiffusionConfig) -> tuple[Stage, Stage]:
         needs=("vae",),
         title="latent diffusion on scenes",
         epochs=config.base_epochs,
+        together=True,
     )
     return vae, base
 

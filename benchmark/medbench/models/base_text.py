@@ -86,6 +86,7 @@ def base_text_stage(
         config=config.model_dump(mode="json", include=set(BaseTextConfig.model_fields)),
         title=f"text encoder on {domain}",
         epochs=config.text_epochs,
+        together=True,
     )
 
 

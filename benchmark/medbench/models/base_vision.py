@@ -83,6 +83,7 @@ def base_vision_stage(config: BaseVisionConfig) -> Stage:
         config=config.model_dump(mode="json", include=names),
         title=f"image encoder on scenes ({config.vision_kind})",
         epochs=config.vision_epochs,
+        together=True,
     )
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from medbench.data.samples import Corpus
+    from medbench.models.ranks import Ranks
     from medbench.schemas.task import TaskSpec
 
 State = Mapping[str, "torch.Tensor"]
@@ -42,6 +43,9 @@ class Stage:
         weights: name of a variant, or one of the spec's ``parts``, whose weights, given as
             ``--weights MODEL@NAME=PATH``, stand for this stage, which is then not trained. At a
             preset that needs weights it is not trained without them either.
+        together: with ``--devices N``, N processes call ``fit``, and it shares its batches among
+            them through ``run.ranks``, as `medbench.models.descent.descend` does. False: one
+            process trains this stage whatever the number of devices.
     """
 
     name: str
@@ -52,6 +56,7 @@ class Stage:
     title: str = ""
     epochs: int = 0
     weights: str = ""
+    together: bool = False
 
 
 class FitRun(Protocol):
@@ -60,6 +65,7 @@ class FitRun(Protocol):
     device: torch.device
     seed: int
     folder: Path  #: a scratch folder that outlives a kill, and goes when the stage is stored
+    ranks: Ranks  #: the processes that train this stage; one, unless its ``together`` is True
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Mixed precision as asked for by ``--precision``; a no-op in fp32."""

@@ -81,15 +81,56 @@ def train_contrastive(
         CellError: the loss is not a finite number.
     """
 
-    def loss(chosen: torch.Tensor) -> torch.Tensor:
-        with run.autocast():
-            image, text = images(chosen), texts(chosen)  # [B, D] each
-        scale: float | torch.Tensor = 1 / recipe.temperature
-        if logit_scale is not None:
-            scale = logit_scale.exp().clamp(max=MAX_SCALE)
-        return info_nce(image, text, scale)
+    def scale() -> float | torch.Tensor:
+        return (
+            1 / recipe.temperature
+            if logit_scale is None
+            else logit_scale.exp().clamp(max=MAX_SCALE)
+        )
 
-    return descend(loss, count, modules=modules, recipe=recipe, run=run, stage=stage, begin=begin)
+    def features(chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with run.autocast():
+            return images(chosen), texts(chosen)  # [B, D] each
+
+    def loss(chosen: torch.Tensor) -> torch.Tensor:
+        image, text = (run.ranks.gather(found) for found in features(chosen))
+        return info_nce(image, text, scale())
+
+    def in_parts(pieces: Sequence[torch.Tensor]) -> torch.Tensor:
+        # Every pair meets every other, so the loss does not fall into the pieces'. Features of all
+        # of them first, without what a backward pass needs; then the loss's gradient by features;
+        # then each piece again, with the same random draws (gradient cache: Gao et al., 2021).
+        draws: list[torch.Tensor] = []
+        found: list[tuple[torch.Tensor, torch.Tensor]] = []
+        with torch.no_grad():
+            for piece in pieces:
+                draws.append(torch.get_rng_state())
+                found.append(features(piece))
+        image, text = (torch.cat(some).requires_grad_() for some in zip(*found, strict=True))
+        total = info_nce(run.ranks.gather(image), run.ranks.gather(text), scale())
+        total.backward()  # type: ignore[no-untyped-call]
+        after = torch.get_rng_state()
+        start = 0
+        for piece, state in zip(pieces, draws, strict=True):
+            torch.set_rng_state(state)
+            end = start + len(piece)
+            pairs = zip(features(piece), (image.grad, text.grad), strict=True)
+            roots = [(f, g[start:end]) for f, g in pairs if f.requires_grad and g is not None]
+            torch.autograd.backward([f for f, _ in roots], [g for _, g in roots])
+            start = end
+        torch.set_rng_state(after)
+        return total
+
+    return descend(
+        loss,
+        count,
+        modules=modules,
+        recipe=recipe,
+        run=run,
+        stage=stage,
+        begin=begin,
+        in_parts=in_parts,
+    )
 
 
 def distinct(texts: Sequence[str]) -> tuple[list[str], torch.Tensor]:

@@ -91,12 +91,20 @@ def descend(
     run: FitRun,
     stage: str,
     begin: Callable[[int], None] | None = None,
+    in_parts: Callable[[Sequence[torch.Tensor]], torch.Tensor] | None = None,
 ) -> list[float]:
     """Train ``modules`` in place with AdamW; they are in evaluation mode afterwards.
 
+    Where memory ends (torch.OutOfMemoryError), each batch is from then on worked through in twice
+    as many parts, and the user is told: the step stays that of the whole batch, but for rounding,
+    random draws, and BatchNorm, which then sees parts. With several `Ranks`, on which one process
+    cannot know that another's memory ended, that is an error.
+
     Args:
-        loss: int64 [B] on the CPU, indices of samples -> a scalar. What it draws, it draws from
-            torch's generator, which ``run.epochs`` seeds for each epoch.
+        loss: int64 [B] on the CPU, indices of samples -> a scalar, the mean over them. What it
+            draws, it draws from torch's generator, which ``run.epochs`` seeds for each epoch. With
+            several `Ranks` it gets this process's share; its mean over the processes is what is
+            minimised.
         count: number of samples.
         modules: what is trained (their parameters that require a gradient), put into training mode
             and, with the optimiser, saved after each epoch.
@@ -105,16 +113,24 @@ def descend(
         stage: for progress and errors.
         begin: called with each epoch's number before its first step, for augmentation that draws
             from (seed, epoch).
+        in_parts: the pieces of a batch -> the batch's loss, having added its gradients to those of
+            the parameters, for a loss that is not the mean over the pieces.
 
     Returns:
         The mean loss of each epoch trained here (not of those done before a kill).
 
     Raises:
-        CellError: the loss is not a finite number.
+        CellError: the loss is not a finite number, or one sample does not fit into memory.
+        UsageError: the processes cannot share a batch equally.
     """
     optimiser = _optimiser(modules, recipe)
     batch = min(recipe.batch, count)
     steps = count // batch
+    run.ranks.check(batch, stage)
+    if run.device.type == "cuda":  # convolutions there are faster so
+        for module in modules:
+            module.to(memory_format=torch.channels_last)
+    gradients = _Gradients(loss, in_parts, modules, run, stage)
     losses: list[float] = []
     for epoch in run.epochs(recipe.epochs, *modules, optimiser, title=stage):
         for module in modules:
@@ -128,16 +144,14 @@ def descend(
             rate, betas = recipe.rate(*place), recipe.betas_at(*place)
             for group in optimiser.param_groups:
                 group["lr"], group["betas"] = rate, betas
-            found = loss(order[step * batch : (step + 1) * batch])
-            value = float(found.detach())
+            optimiser.zero_grad(set_to_none=True)
+            value = gradients.add(order[step * batch : (step + 1) * batch])
             if not math.isfinite(value):
                 raise CellError(
                     f"The loss of stage '{stage}' became {value} in epoch {epoch + 1}, step "
                     f"{step + 1} of {steps}, at learning rate {rate:g}. Lower the learning rate "
                     "with --set, or use --precision fp32."
                 )
-            optimiser.zero_grad(set_to_none=True)
-            found.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             total += value
             run.advance((step + 1) * batch, steps * batch, loss=value)
@@ -145,6 +159,88 @@ def descend(
     for module in modules:
         module.eval()
     return losses
+
+
+class _Step(nn.Module):
+    """The loss as a module that holds what is trained: what DistributedDataParallel wants."""
+
+    def __init__(
+        self, loss: Callable[[torch.Tensor], torch.Tensor], modules: Sequence[nn.Module]
+    ) -> None:
+        super().__init__()
+        self.trained = nn.ModuleList(modules)
+        self.loss = loss
+
+    def forward(self, chosen: torch.Tensor) -> torch.Tensor:
+        return self.loss(chosen)
+
+
+class _Gradients:
+    """Adds the gradients of a batch's loss to those of the parameters, as memory allows."""
+
+    def __init__(
+        self,
+        loss: Callable[[torch.Tensor], torch.Tensor],
+        in_parts: Callable[[Sequence[torch.Tensor]], torch.Tensor] | None,
+        modules: Sequence[nn.Module],
+        run: FitRun,
+        stage: str,
+    ) -> None:
+        self._loss = loss
+        self._in_parts = in_parts or self._sum
+        self._parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
+        self._run = run
+        self._stage = stage
+        self._parts = run.ranks.parts
+        self._whole = run.ranks.wrap(_Step(loss, modules))
+
+    def add(self, batch: torch.Tensor) -> float:
+        """The batch's loss; not a finite number, the gradients are worth nothing."""
+        share = self._run.ranks.share(batch)
+        while True:
+            try:
+                found = self._backward(share)
+            except torch.OutOfMemoryError as error:
+                problem = str(error)
+            else:
+                return self._run.ranks.mean(found)
+            # out of the handler, whose traceback would keep the failed attempt's tensors
+            self._halve(len(share), problem)
+
+    def _backward(self, share: torch.Tensor) -> float:
+        if self._parts == 1:
+            found = self._whole(share)
+            found.backward()
+        else:
+            found = self._in_parts(share.tensor_split(min(self._parts, len(share))))
+            self._run.ranks.average_gradients(self._parameters)
+        return float(found.detach())
+
+    def _sum(self, pieces: Sequence[torch.Tensor]) -> torch.Tensor:
+        count = sum(map(len, pieces))
+        total = torch.zeros(())
+        for piece in pieces:
+            found = self._loss(piece) * (len(piece) / count)
+            found.backward()  # type: ignore[no-untyped-call]
+            total += found.detach().cpu()
+        return total
+
+    def _halve(self, samples: int, problem: str) -> None:
+        if self._run.ranks.count > 1 or self._parts >= samples:
+            raise CellError(
+                f"Stage '{self._stage}' ran out of memory with {-(-samples // self._parts)} "
+                f"samples at once ({problem.splitlines()[0]}). Choose a smaller batch or image "
+                "with --set, a smaller --preset, or more parts of a batch with --accumulate."
+            )
+        for parameter in self._parameters:
+            parameter.grad = None
+        if self._run.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._parts *= 2
+        self._run.warn(
+            f"Out of memory: batches of stage '{self._stage}' are worked through in {self._parts} "
+            "parts from here on, their gradients added."
+        )
 
 
 def _optimiser(modules: Sequence[nn.Module], recipe: Recipe) -> torch.optim.AdamW:

@@ -203,7 +203,10 @@ def _summary(table: ReportPredictions) -> str:
     found = [agreement(a, b) for a, b in zip(table.references, table.predictions, strict=True)]
     missed, invented = sum(bool(f.missed) for f in found), sum(bool(f.invented) for f in found)
     right = sum(not (f.missed or f.invented) for f in found)
+    texts = len(set(table.predictions))
+    wrote = "one text for all of them" if texts == 1 else f"{texts:,} different texts"
     return (
+        f"The run wrote {wrote}. "
         f"Of all {len(found):,} tested studies, {right:,} reports state just the findings of the "
         f"reference, {missed:,} miss one or more, {invented:,} invent one or more (a study wrongly "
         "called normal misses what it has and invents a normal study)."

@@ -15,6 +15,7 @@ from medbench.isolation.installed import IsolatedSpec, code_there
 from medbench.isolation.raised import RaisedError
 from medbench.models.capabilities import FitRun, Stage, State
 from medbench.models.modules import modules_of as modules_of
+from medbench.models.ranks import Ranks
 from medbench.plugins import diverted, load_reference
 from medbench.run.load import TASK_CORPUS, Loaded, corpus_state, open_corpus
 from medbench.run.records import weights_sha256
@@ -189,6 +190,9 @@ def stage_key(
         {} if stage.cls else {"distribution": cell.distribution, "version": cell.plugin_version}
     )
     needs = {name: keys[name] for name in ("weights", *stage.needs) if name in keys}
+    # equal to one device and whole batches but for rounding and random draws, so not the same
+    found = {"devices": cell.devices, "accumulate": cell.accumulate}
+    parts = {k: v for k, v in found.items() if v > 1} if _shares(cell, stage) else {}
     return {
         "class": owner,
         "stage": stage.name,
@@ -198,9 +202,15 @@ def stage_key(
         "seed": cell.seed,
         "precision": cell.precision,
         "device": cell.device.partition(":")[0],
+        **parts,
         "plugin": plugin,
         "code": code,
     }
+
+
+def _shares(cell: RunSpec, stage: Stage) -> bool:
+    """Whether a stage's training shares its batches (`Stage.together`); a worker's never does."""
+    return stage.together and not isinstance(cell.model, IsolatedSpec)
 
 
 def _checkpoint(
@@ -220,20 +230,37 @@ def _checkpoint(
     from medbench.run.fitting import StageRun
 
     def build(payload: Path, scratch: Path) -> None:
-        model = construct(cell, stage)
         notes: list[str] = []
         title = stage.title or f"train {stage.name}"
         with reporter.stage(title, f"fit-{stage.name}") as advance:
-            run = StageRun(
-                device=torch.device(cell.device),
-                precision=cell.precision,
-                seed=cell.seed,
-                folder=scratch,
-                advance=advance,
-                say=reporter.say,
-                notes=notes,
-            )
-            state = train(cell, model, stage, corpus, fitted.states, run)
+            if cell.devices > 1 and _shares(cell, stage):
+                from medbench.run.together import train_together
+
+                state = train_together(
+                    cell,
+                    stage,
+                    corpus,
+                    fitted.states,
+                    scratch,
+                    advance=advance,
+                    say=reporter.say,
+                    notes=notes,
+                )
+            else:
+                if cell.devices > 1:
+                    reporter.say(f"  {title} runs on one device: its training cannot be shared.")
+                run = StageRun(
+                    device=torch.device(cell.device),
+                    precision=cell.precision,
+                    seed=cell.seed,
+                    folder=scratch,
+                    advance=advance,
+                    say=reporter.say,
+                    notes=notes,
+                    ranks=Ranks(parts=cell.accumulate),
+                )
+                model = construct(cell, stage)
+                state = train(cell, model, stage, corpus, fitted.states, run)
         save_file(dict(state), payload / WEIGHTS)
         (payload / "notes.json").write_text(json.dumps(notes), encoding="utf-8")
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from medbench.models.ranks import ALONE, Ranks
 from medbench.run.stores import writing
 
 
@@ -42,11 +43,13 @@ class StageRun:
         precision: str,
         seed: int,
         folder: Path,
-        advance: Callable[[int, int, str], None],
+        advance: Callable[..., None],
         say: Callable[[str], None],
         notes: list[str],
+        ranks: Ranks = ALONE,
     ) -> None:
         self.device = device
+        self.ranks = ranks
         self.seed = seed
         self.folder = folder
         self._precision = precision
@@ -66,6 +69,7 @@ class StageRun:
         """Yield the epochs still to run; see `medbench.FitRun.epochs`."""
         path = self.folder / f"epochs-{title or 'fit'}.pt"
         start = self._restore(path, parts)
+        self.ranks.wait()  # nobody writes the file before everybody has read it
         self._epochs = count
         for epoch in range(start, count):
             self._epoch = epoch
@@ -73,12 +77,14 @@ class StageRun:
             # resumed here draws what an unbroken one would have drawn.
             seed_epoch(self.seed, epoch)
             yield epoch
-            with writing(path):
-                temporary = path.with_suffix(".tmp")
-                torch.save(
-                    {"epoch": epoch + 1, "parts": [part.state_dict() for part in parts]}, temporary
-                )
-                os.replace(temporary, path)
+            if self.ranks.rank == 0:
+                self._save(path, epoch + 1, parts)
+
+    def _save(self, path: Path, epoch: int, parts: tuple[Any, ...]) -> None:
+        with writing(path):
+            temporary = path.with_suffix(".tmp")
+            torch.save({"epoch": epoch, "parts": [part.state_dict() for part in parts]}, temporary)
+            os.replace(temporary, path)
 
     def _restore(self, path: Path, parts: tuple[Any, ...]) -> int:
         if not path.is_file():
@@ -97,8 +103,7 @@ class StageRun:
 
     def advance(self, done: int, total: int, **figures: float) -> None:
         """Progress within an epoch."""
-        text = " ".join(f"{name} {value:.3f}" for name, value in figures.items())
-        self._advance(self._epoch * total + done, self._epochs * total, text)
+        self._advance(self._epoch * total + done, self._epochs * total, **figures)
 
     def warn(self, message: str) -> None:
         """A line for the user, and a note in the record."""

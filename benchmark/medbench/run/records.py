@@ -115,6 +115,7 @@ def inputs(cell: RunSpec, loaded: Loaded, corpora: Iterable[str]) -> dict[str, A
         "corpora": {name: corpus_state(cell, name) for name in sorted(corpora)},
         "batch": cell.batch_size,
         "device": cell.device.partition(":")[0],
+        "training": [cell.devices, cell.accumulate],
         "backbones": _judges(cell),
         "code": {p: code_there(cell.model, p) or code_sha256(p) for p in sorted(packages)},
     }
@@ -404,6 +405,8 @@ def environment(cell: RunSpec) -> dict[str, Any]:
         "processors": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": cell.device,
+        "devices": cell.devices,
+        "accumulate": cell.accumulate,
         "gpu": gpu,
         "packages": {name: metadata.version(name) for name in packages},
         "executable": Path(sys.executable).name,

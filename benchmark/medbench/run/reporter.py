@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medbench.run.work import Clock, Ledger, Work
+
+if TYPE_CHECKING:
+    from medbench.run.curves import Curves
 
 #: Seconds between two lines of a long stage where there is no terminal to draw on.
 SAID = 30.0
@@ -22,6 +25,7 @@ class Reporter:
         self.console = Console(stderr=True, highlight=False)
         self.timing: dict[str, float] = {}
         self.ledger = Ledger()
+        self.curves: Curves | None = None
 
     def say(self, message: str) -> None:
         """One line or paragraph."""
@@ -38,7 +42,8 @@ class Reporter:
         """
         scratch = self.ledger.scratch
         clock = Clock(scratch / f"seconds-{name}" if scratch else None)
-        advance = Advance(self.console, title, clock, self.say)
+        draw = self.curves.of(name) if self.curves is not None else None
+        advance = Advance(self.console, title, clock, self.say, draw)
         try:
             with advance:
                 yield advance
@@ -46,6 +51,8 @@ class Reporter:
             clock.pause()
             raise
         finally:
+            if self.curves is not None:
+                self.curves.close()
             seconds = clock.elapsed
             self.timing[name] = round(self.timing.get(name, 0.0) + seconds, 3)
         self.ledger.done.append(Work(name, clock.stop(), items or advance.total))
@@ -53,11 +60,19 @@ class Reporter:
 
 
 class Advance:
-    """Called with (done, total, text); redraws a bar on a terminal, and elsewhere says a line of a
-    long stage every 30 seconds. ``total`` is the last one it was called with."""
+    """Called with (done, total, text or figures); redraws a bar on a terminal, and elsewhere says a
+    line of a long stage every 30 seconds. ``total`` is the last one it was called with."""
 
-    def __init__(self, console: Any, title: str, clock: Clock, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        console: Any,
+        title: str,
+        clock: Clock,
+        say: Callable[[str], None],
+        draw: Callable[[int, Mapping[str, float]], None] | None = None,
+    ) -> None:
         self.total: int | None = None
+        self._draw = draw
         self._title = title
         self._clock = clock
         self._say = say
@@ -93,8 +108,11 @@ class Advance:
         if self._bar is not None:
             self._bar.stop()
 
-    def __call__(self, done: int, total: int, text: str = "") -> None:
+    def __call__(self, done: int, total: int, text: str = "", **figures: float) -> None:
         self.total = total
+        if self._draw is not None and figures:
+            self._draw(done, figures)
+        text = text or " ".join(f"{name} {value:.3f}" for name, value in figures.items())
         self._clock.tick()
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=total, text=text)

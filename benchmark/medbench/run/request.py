@@ -29,6 +29,8 @@ class Request:
     fractions: tuple[float, ...] = (1.0,)
     seeds: tuple[int, ...] = (0,)
     device: str = "auto"
+    devices: int = 1
+    accumulate: int = 1
     precision: str = "auto"
     batch_size: str = "auto"
     limit: int | None = None
@@ -70,6 +72,8 @@ class RunSpec:
     fraction: float
     seed: int
     device: str
+    devices: int = 1  #: processes that train together, each on a device of its own
+    accumulate: int = 1  #: parts in which a training batch is worked through
     precision: Literal["fp32", "bf16"]
     batch_size: int
     limit: int | None

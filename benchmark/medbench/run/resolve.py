@@ -55,6 +55,7 @@ def resolve(request: Request, registry: Registry) -> Plan:
     if not all(0 < share <= 1 for share in request.fractions):
         raise UsageError("--fraction is a share of the labels, above 0 and at most 1.")
     device = _device(request.device)
+    _check_devices(request, device)
     precision = _precision(request.precision, device)
 
     cells: list[RunSpec] = []
@@ -118,6 +119,8 @@ def resolve(request: Request, registry: Registry) -> Plan:
                     fraction=fraction,
                     seed=seed,
                     device=device,
+                    devices=request.devices,
+                    accumulate=request.accumulate,
                     precision=precision,
                     batch_size=_batch_size(request.batch_size, device),
                     limit=request.limit,
@@ -401,6 +404,25 @@ def _device(asked: str) -> str:
         if number and int(number) >= torch.cuda.device_count():
             raise UsageError(f"--device {asked}: there are {torch.cuda.device_count()} GPUs.")
     return asked
+
+
+def _check_devices(request: Request, device: str) -> None:
+    """Raises UsageError for a number of devices that this machine does not have."""
+    if request.devices < 1 or request.accumulate < 1:
+        raise UsageError("--devices and --accumulate take a number, at least 1.")
+    if request.devices == 1 or device == "cpu":
+        return
+    import torch
+
+    if ":" in device:
+        raise UsageError(
+            f"--devices {request.devices} uses the GPUs from the first on; --device {device} names "
+            "one. Give one of the two, and choose among GPUs with CUDA_VISIBLE_DEVICES."
+        )
+    if request.devices > torch.cuda.device_count():
+        raise UsageError(
+            f"--devices {request.devices}: there are {torch.cuda.device_count()} GPUs."
+        )
 
 
 def _precision(asked: str, device: str) -> Literal["fp32", "bf16"]:

@@ -19,6 +19,7 @@ from medbench.errors import CellError, MedbenchError
 from medbench.isolation.installed import IsolatedSpec
 from medbench.plugins import Registry
 from medbench.run import records
+from medbench.run.curves import Curves
 from medbench.run.reporter import Reporter
 from medbench.run.request import Plan, RunSpec
 from medbench.run.stores import Store, home
@@ -69,11 +70,14 @@ class Runner:
         *,
         fresh: bool | float = False,
         reporter: Reporter | None = None,
+        curves: Path | None = None,
     ) -> None:
         self.registry = registry
         self.plan = plan
         self.fresh = fresh
         self.reporter = reporter or Reporter()
+        if curves is not None:
+            self.reporter.curves = Curves(curves)
         self.store = Store(home(), fresh=fresh, say=self.reporter.say, ledger=self.reporter.ledger)
 
     def run(self) -> Outcome:
@@ -88,6 +92,8 @@ class Runner:
         for cell in self.plan.cells:
             self.reporter.say(introduction(cell))
             self.reporter.timing = {}
+            if self.reporter.curves is not None:
+                self.reporter.curves.cell = cell.title
             self.store.used.clear()
             watch_memory(cell.device)
             with self._failing(outcome, cell):

@@ -39,7 +39,7 @@ class Recorded(StageRun):
     def __init__(self, folder: Path, alive: Path) -> None:
         super().__init__(
             device=torch.device("cpu"), precision="fp32", seed=SEED, folder=folder,
-            advance=lambda done, total, text: None, say=lambda message: None, notes=[],
+            advance=lambda done, total, **figures: None, say=lambda message: None, notes=[],
         )  # fmt: skip
         self.loops: list[list[tuple[int, float]]] = [[]]
         self._alive = alive

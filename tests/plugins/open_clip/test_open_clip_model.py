@@ -21,6 +21,7 @@ from medbench.errors import DataError, UsageError, WeightsError
 from medbench.models.base_clip import BaseClipConfig, base_stage
 from medbench.models.batchnorm import statistics
 from medbench.models.presets import GENERAL_CLIP
+from medbench.models.ranks import ALONE
 from medbench.schemas.task import load_task
 from medbench_open_clip import OPEN_CLIP
 from medbench_open_clip.config import OpenClipConfig
@@ -54,7 +55,7 @@ class Reader:
 class Run:
     """`medbench.FitRun`."""
 
-    device, seed, folder = torch.device("cpu"), 0, Path()
+    device, seed, folder, ranks = torch.device("cpu"), 0, Path(), ALONE
 
     def autocast(self) -> AbstractContextManager[Any]:
         return nullcontext()
