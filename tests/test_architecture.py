@@ -17,11 +17,12 @@ RANKS = (
     ("cli",),
     ("site",),
     ("leaderboard", "report", "study", "submission", "sweep", "testing", "scaffold"),
-    ("run",),
+    # The isolated half of `run`: a worker does what `run` does, beyond a pipe.
+    ("run", "isolation"),
     ("evaluation", "builtin"),
     # A layout writer is its reader turned round: they share column names and codings.
     ("data", "phantom", "models", "metrics", "statistics"),
-    ("schemas", "hookspecs", "plugins", "errors"),
+    ("schemas", "hookspecs", "plugins", "errors", "isolated", "home"),
 )
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 

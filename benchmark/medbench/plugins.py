@@ -249,11 +249,11 @@ def _isolated(
     third_party: bool, only: str | None, taken: dict[tuple[str, str], str]
 ) -> Iterator[Plugin]:
     """Plugins in environments of their own, as they said of themselves when installed."""
-    from medbench.isolation import installed
+    from medbench.isolated import folders, read
 
-    for folder in installed.folders():
+    for folder in folders():
         try:
-            found = installed.read(folder)
+            found = read(folder)
         except PluginError as error:
             plugin = Plugin(folder.name, "", folder.name, "unknown", environment=folder)
             plugin.claimed.add(folder.name)

@@ -17,7 +17,7 @@ BOARDS = Path(__file__).parents[2] / "leaderboards" / "records" / "covid-ct"
 
 
 def some() -> list[Path]:
-    return sorted(BOARDS.glob("*.json"))[:4]
+    return sorted(BOARDS.rglob("record.json"))[:4]
 
 
 def test_a_tidy_table_has_every_number_of_every_record(medbench: Medbench, tmp_path: Path) -> None:

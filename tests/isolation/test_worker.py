@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from medbench.errors import CellError, DataError, MedbenchError, PluginError, UsageError
+from medbench.isolated import IsolatedSpec, read
 from medbench.isolation import process
-from medbench.isolation.installed import IsolatedSpec, read
 from medbench.isolation.model import configure
 from medbench.isolation.process import Process, worker
 from medbench.isolation.worker import Peer

@@ -107,7 +107,7 @@ def _settings(spec: Any, plugin: Any) -> list[dict[str, Any]]:
     if not spec.config:
         return []
     if plugin.environment is not None:
-        from medbench.isolation.installed import read
+        from medbench.isolated import read
 
         return read(plugin.environment).settings(spec.name)
     from medbench.plugins import load_reference

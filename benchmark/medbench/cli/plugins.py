@@ -234,7 +234,7 @@ def _lock(plugin: Plugin) -> list[str]:
     """What is installed in the environment of an isolated plugin."""
     if plugin.environment is None or plugin.error is not None:
         return []
-    from medbench.isolation.installed import read
+    from medbench.isolated import read
 
     return list(read(plugin.environment).lock)
 

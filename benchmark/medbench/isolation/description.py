@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from importlib import metadata
 from importlib.util import find_spec
-from typing import Any, TypeVar
+from typing import Any
 
 from medbench.plugins import Plugin, discover, load_reference
-from medbench.schemas.specs import ModelSpec, Variant
-
-_Spec = TypeVar("_Spec", bound=ModelSpec)
+from medbench.schemas.specs import ModelSpec
 
 
 def describe() -> dict[str, Any]:
@@ -82,20 +79,3 @@ def _origin(found: metadata.Distribution) -> str:
     scheme, _, rest = str(told["url"]).partition("://")
     address = f"{scheme}://{rest.rpartition('@')[2]}"  # without a user's name and password
     return f"  # git+{address}@{commit}" if scheme != "file" else f"  # commit {commit}"
-
-
-def model_spec(document: Mapping[str, Any], cls: type[_Spec]) -> _Spec:
-    """A spec from its document, as `ModelSpec` or a class derived from it."""
-    values = _tuples(document, cls)
-    values["variants"] = tuple(Variant(**_tuples(v, Variant)) for v in document["variants"])
-    return cls(**values)
-
-
-def _tuples(document: Mapping[str, Any], cls: type[Any]) -> dict[str, Any]:
-    """JSON has lists where these dataclasses have tuples."""
-    known = {field.name for field in fields(cls)}
-    return {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in document.items()
-        if key in known
-    }

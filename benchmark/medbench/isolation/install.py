@@ -15,7 +15,7 @@ from pathlib import Path
 
 import medbench
 from medbench.errors import PluginError, UsageError
-from medbench.isolation.installed import (
+from medbench.isolated import (
     DESCRIPTION,
     ENVIRONMENT,
     SCHEMA,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medbench.errors import CellError, PluginError
-from medbench.isolation.installed import IsolatedSpec, read
+from medbench.isolated import IsolatedSpec, read
 from medbench.isolation.process import Process, worker
 from medbench.isolation.training import Host, autocast_mode
 

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from medbench.errors import CellError, MedbenchError, PluginError
+from medbench.isolated import read
 from medbench.isolation.frames import BrokenFrameError, Channel, ClosedError
-from medbench.isolation.installed import read
 from medbench.isolation.raised import RaisedError
 from medbench.isolation.values import Tensors, pack, unpack
 from medbench.isolation.worker import PROTOCOL, error_of

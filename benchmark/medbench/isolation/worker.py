@@ -127,7 +127,7 @@ class Worker:
         self, model: dict[str, Any], preset: str, variant: str | None, settings: dict[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Values of a configuration as JSON, and those that are assumed."""
-        from medbench.isolation.description import model_spec
+        from medbench.isolated import model_spec
         from medbench.plugins import Plugin
         from medbench.run.settings import configure
         from medbench.schemas.specs import ModelSpec

@@ -19,13 +19,12 @@ import numpy.typing as npt
 from medbench.data.splits import TRAIN, VAL
 from medbench.errors import DataError
 from medbench.evaluation.predictions import ClassPredictions
-from medbench.isolation.installed import code_there
 from medbench.run import classification
 from medbench.run.generation import generate, pixels, with_reports
 from medbench.run.job import Job
 from medbench.run.judges import PixelRows
 from medbench.run.load import Loaded
-from medbench.run.stores import code_sha256
+from medbench.run.stores import code_sha256, code_there
 
 if TYPE_CHECKING:
     from torch import nn

@@ -12,12 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from medbench.errors import PluginError
-from medbench.isolation.installed import code_there
 from medbench.run.fit import Fitted, guarded
 from medbench.run.load import images_key
 from medbench.run.reporter import Advance, Reporter
 from medbench.run.request import RunSpec
-from medbench.run.stores import Store, code_sha256, digest
+from medbench.run.stores import Store, code_sha256, code_there, digest
 
 if TYPE_CHECKING:
     import torch

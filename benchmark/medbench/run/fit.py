@@ -11,7 +11,7 @@ from typing import Any
 
 from medbench.data.samples import Corpus
 from medbench.errors import CellError, MedbenchError, PluginError, WeightsError
-from medbench.isolation.installed import IsolatedSpec, code_there
+from medbench.isolated import IsolatedSpec
 from medbench.isolation.raised import RaisedError
 from medbench.models.capabilities import FitRun, Stage, State
 from medbench.models.modules import modules_of as modules_of
@@ -21,7 +21,7 @@ from medbench.run.load import TASK_CORPUS, Loaded, corpus_state, open_corpus
 from medbench.run.records import weights_sha256
 from medbench.run.reporter import Reporter
 from medbench.run.request import RunSpec
-from medbench.run.stores import Store, code_sha256, digest, explain_os_error
+from medbench.run.stores import Store, code_sha256, code_there, digest, explain_os_error
 
 WEIGHTS = "model.safetensors"
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 import medbench
 from medbench.data.splits import TRAIN, VAL
-from medbench.isolation.installed import code_there, environment_part
+from medbench.isolated import environment_part
 from medbench.models.modules import count_parameters
 from medbench.phantom.version import RENDERER_VERSION
 from medbench.run.load import Loaded, corpus_state, images_key, opened
@@ -27,6 +27,7 @@ from medbench.run.request import RunSpec
 from medbench.run.stores import (
     canonical,
     code_sha256,
+    code_there,
     digest,
     file_sha256,
     write_atomically,

@@ -17,7 +17,7 @@ from medbench.errors import (
     WeightsError,
     unknown_name,
 )
-from medbench.isolation.installed import IsolatedSpec
+from medbench.isolated import IsolatedSpec
 from medbench.plugins import Registry
 from medbench.run import stores
 from medbench.run.request import BASELINE, DataSource, Plan, Refusal, Request, RunSpec, Skip

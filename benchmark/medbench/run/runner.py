@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import medbench
 from medbench.errors import CellError, MedbenchError
-from medbench.isolation.installed import IsolatedSpec
+from medbench.isolated import IsolatedSpec
 from medbench.plugins import Registry
 from medbench.run import records
 from medbench.run.curves import Curves

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from medbench.errors import MedbenchError, PluginError, UsageError
-from medbench.isolation.installed import IsolatedSpec
+from medbench.isolated import IsolatedSpec
 from medbench.plugins import Plugin, load_reference
 from medbench.schemas.specs import ModelSpec, Variant
 

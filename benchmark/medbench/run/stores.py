@@ -23,7 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from medbench.errors import MedbenchError, StorageError, UsageError
+from medbench.home import home as home
+from medbench.isolated import IsolatedSpec, read
 from medbench.run.work import Ledger, Work
+from medbench.schemas.specs import ModelSpec
 
 #: What a write raises when there is no room: full disk, quota, file size limit.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -36,15 +39,6 @@ DATA = ("phantoms", "images")
 
 ENTRY = "entry.json"
 PAYLOAD = "payload"
-
-
-def home() -> Path:
-    """``MEDBENCH_HOME``, or the user's cache folder for medbench."""
-    if given := os.environ.get("MEDBENCH_HOME"):
-        return Path(given).expanduser()
-    from platformdirs import user_cache_path
-
-    return user_cache_path("medbench", appauthor=False)
 
 
 def canonical(value: Any) -> str:
@@ -85,6 +79,20 @@ def sources_sha256(first: Path) -> str:
         total.update(path.relative_to(first.parent).as_posix().encode() + b"\0")
         total.update(path.read_bytes() + b"\0")
     return total.hexdigest()
+
+
+def code_there(spec: ModelSpec, package: str) -> str:
+    """As `code_sha256`, of a package in the environment of an isolated model;
+    empty for any other.
+
+    The lock is part of it: with other libraries the same code may give another result.
+    """
+    if not isinstance(spec, IsolatedSpec):
+        return ""
+    found = read(Path(spec.environment))
+    if package not in found.packages:
+        return ""
+    return digest([sources_sha256(Path(found.packages[package])), found.lock_sha256])
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from medbench.errors import MedbenchError
-from medbench.isolation.installed import IsolatedSpec
+from medbench.isolated import IsolatedSpec
 from medbench.run.fit import construct as constructed
 from medbench.run.fit import modules_of
 from medbench.run.load import TASK_CORPUS

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medbench.errors import PluginError
-from medbench.isolation.installed import IsolatedSpec
+from medbench.isolated import IsolatedSpec
 from medbench.models.capabilities import Stage, State
 from medbench.run.fit import WEIGHTS, construct, guarded, modules_of, stages_of
 from medbench.run.request import DataSource, RunSpec

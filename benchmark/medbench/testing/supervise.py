@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from medbench.errors import PluginError, UsageError, unknown_name
-from medbench.isolation.installed import isolated_names
+from medbench.isolated import isolated_names
 from medbench.testing.ladder import rungs
 from medbench.testing.results import Result
 

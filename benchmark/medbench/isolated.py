@@ -9,17 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from medbench.errors import PluginError
-from medbench.schemas.specs import ModelSpec
+from medbench.home import home
+from medbench.schemas.specs import ModelSpec, Variant
 
 SCHEMA = "medbench.isolated/1"
 DESCRIPTION = "plugin.json"
 ENVIRONMENT = "env"
+
+_Spec = TypeVar("_Spec", bound=ModelSpec)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +71,6 @@ class Installed:
 
     def specs(self, plugin: Mapping[str, Any]) -> list[IsolatedSpec]:
         """The models of one of its plugins."""
-        from medbench.isolation.description import model_spec
-
         where = {"environment": str(self.folder)}
         return [model_spec({**document, **where}, IsolatedSpec) for document in plugin["models"]]
 
@@ -81,8 +82,6 @@ def executable(folder: Path) -> Path:
 
 def plugins_folder() -> Path:
     """Where isolated plugins are: ``plugins`` under ``MEDBENCH_HOME``."""
-    from medbench.run.stores import home
-
     return home().absolute() / "plugins"
 
 
@@ -132,22 +131,6 @@ def isolated_names() -> Iterator[str]:
             yield folder.name
 
 
-def code_there(spec: ModelSpec, package: str) -> str:
-    """As `medbench.run.stores.code_sha256`, of a package in the environment of an isolated model;
-    empty for any other.
-
-    The lock is part of it: with other libraries the same code may give another result.
-    """
-    from medbench.run.stores import digest, sources_sha256
-
-    if not isinstance(spec, IsolatedSpec):
-        return ""
-    found = read(Path(spec.environment))
-    if package not in found.packages:
-        return ""
-    return digest([sources_sha256(Path(found.packages[package])), found.lock_sha256])
-
-
 def environment_part(spec: ModelSpec) -> dict[str, Any]:
     """What a record's ``environment`` says of a model's own environment; nothing without one."""
     if not isinstance(spec, IsolatedSpec):
@@ -159,4 +142,21 @@ def environment_part(spec: ModelSpec) -> dict[str, Any]:
             "lock_sha256": found.lock_sha256,
             "lock": list(found.lock),
         }
+    }
+
+
+def model_spec(document: Mapping[str, Any], cls: type[_Spec]) -> _Spec:
+    """A spec from its document, as `ModelSpec` or a class derived from it."""
+    values = _tuples(document, cls)
+    values["variants"] = tuple(Variant(**_tuples(v, Variant)) for v in document["variants"])
+    return cls(**values)
+
+
+def _tuples(document: Mapping[str, Any], cls: type[Any]) -> dict[str, Any]:
+    """JSON has lists where these dataclasses have tuples."""
+    known = {field.name for field in fields(cls)}
+    return {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in document.items()
+        if key in known
     }
