@@ -12,8 +12,8 @@ from pathlib import Path
 import environments
 import pytest
 
+from medbench import isolated as installations
 from medbench.errors import PluginError, UsageError
-from medbench.isolation import installed as installations
 from medbench.isolation.description import lock
 from medbench.isolation.install import install_here, install_isolated, name_of
 from medbench.plugins import discover
