@@ -55,7 +55,7 @@ def stage_run(folder: Path, seed: int = 0, kill_after: int | None = None) -> Sta
     folder.mkdir(exist_ok=True)
     seen = 0
 
-    def advance(done: int, total: int, figures: str) -> None:
+    def advance(done: int, total: int, **figures: float) -> None:
         nonlocal seen
         seen += 1
         if kill_after is not None and seen > kill_after:
