@@ -75,6 +75,18 @@ class Installed:
         return [model_spec({**document, **where}, IsolatedSpec) for document in plugin["models"]]
 
 
+def _check(told: Mapping[str, Any]) -> None:
+    """Raises KeyError or TypeError for an entry that has not what discovery asks of it."""
+    for key in ("name", "module", "distribution", "version"):
+        if not isinstance(told[key], str):
+            raise TypeError(f"'{key}' is no text")
+    for key in ("claimed", "models", "tasks"):
+        if not isinstance(told[key], list):
+            raise TypeError(f"'{key}' is no list")
+    if not isinstance(told["settings"], dict):
+        raise TypeError("'settings' is no table")
+
+
 def executable(folder: Path) -> Path:
     """The Python of a plugin's environment."""
     return folder / ENVIRONMENT / "bin" / "python"
@@ -88,7 +100,9 @@ def plugins_folder() -> Path:
 def folders() -> Iterator[Path]:
     """The folders of isolated plugins, by name."""
     try:
-        yield from sorted(path for path in plugins_folder().iterdir() if path.is_dir())
+        yield from sorted(
+            path for path in plugins_folder().iterdir() if path.is_dir() and path.name[0] != "."
+        )
     except OSError:  # there are none
         return
 
@@ -109,7 +123,9 @@ def read(folder: Path) -> Installed:
             )
         keys = ("python", "lock", "plugins", "packages")
         found = Installed(folder, *(content[key] for key in keys))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        for told in found.plugins:
+            _check(told)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise PluginError(
             f"The installation of isolated plugin '{folder.name}' is damaged or was never finished "
             f"({DESCRIPTION}: {type(error).__name__}). {mend}"

@@ -19,24 +19,32 @@ class RandomAffine:
         rotation: degrees, either way.
         shift: share of the side, either way, on each axis.
         scale: range of the zoom.
+        rank: of this process among those that train together: each draws for its own images.
     """
 
     def __init__(
-        self, seed: int, *, rotation: float, shift: float, scale: tuple[float, float]
+        self,
+        seed: int,
+        *,
+        rotation: float,
+        shift: float,
+        scale: tuple[float, float],
+        rank: int = 0,
     ) -> None:
         self._seed = seed
+        self._rank = rank
         self._rotation = math.radians(rotation)
         self._shift = shift
         self._scale = scale
-        self._generator = torch.Generator()
+        self.generator = torch.Generator()
 
     def begin(self, epoch: int) -> None:
         """Draw as in this epoch from here on; its steps go on from each other."""
-        self._generator.manual_seed((self._seed * 1_000_003 + epoch) ^ _SALT)
+        self.generator.manual_seed((self._seed * 1_000_003 + epoch) ^ _SALT ^ (self._rank << 40))
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """float [B, C, H, W] -> the same shape, on the same device; H = W."""
-        drawn = torch.rand(4, len(images), generator=self._generator)
+        drawn = torch.rand(4, len(images), generator=self.generator)
         angle = (2 * drawn[0] - 1) * self._rotation
         low, high = self._scale
         zoom = low + (high - low) * drawn[1]

@@ -183,7 +183,11 @@ class ClsClip:
             shuffle=recipe.shuffle,
         )
         augment = RandomAffine(
-            run.seed, rotation=recipe.rotation, shift=recipe.shift, scale=recipe.scale
+            run.seed,
+            rotation=recipe.rotation,
+            shift=recipe.shift,
+            scale=recipe.scale,
+            rank=run.ranks.rank,
         )
 
         def begin(epoch: int) -> None:
@@ -217,6 +221,7 @@ class ClsClip:
             stage="cls",
             logit_scale=self.clip.logit_scale,  # type: ignore[arg-type]
             begin=begin,
+            generators=[augment.generator],
         )
         if shown:
             recalibrate(self._tower, self._statistics_batches(decoded.take(shown), run))

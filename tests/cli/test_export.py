@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -13,11 +14,17 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from program import Medbench
 
-BOARDS = Path(__file__).parents[2] / "leaderboards" / "records" / "covid-ct"
+BOARDS = Path(__file__).parents[2] / "leaderboards" / "records" / "rsna"
 
 
 def some() -> list[Path]:
-    return sorted(BOARDS.rglob("record.json"))[:4]
+    """Records of several fractions and variants on one dataset."""
+    return sorted(BOARDS.rglob("record.json"))[::5]
+
+
+def read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def test_a_tidy_table_has_every_number_of_every_record(medbench: Medbench, tmp_path: Path) -> None:
@@ -48,18 +55,25 @@ def test_a_tidy_table_has_every_number_of_every_record(medbench: Medbench, tmp_p
 def test_model_index_blocks_are_read_back_by_the_hub_s_own_code(medbench: Medbench) -> None:
     out = medbench("export", *map(str, some()), "--format", "model-index").out
     seen = 0
+    records = {r["run_id"]: r for r in map(read, some())}
     for document in yaml.safe_load_all(out):
         name, results = model_index_to_eval_results(document["model-index"])
         for result in results:
             seen += 1
-            assert result.dataset_name == "covid-ct-md (PHANTOM)"
+            mine = records[result.dataset_config]
+            assert name == mine["model"]["name"] + (
+                f"@{mine['model']['variant']}" if mine["model"]["variant"] else ""
+            )
+            assert result.dataset_args["seed"] == mine["seed"]
+            assert result.dataset_args["fraction"] == mine["fraction"]
+            assert result.metric_value == mine["metrics"][result.metric_type]["value"]
+            assert result.dataset_name == "rsna-pneumonia (PHANTOM)"
             low, high = result.metric_args["ci95"]
             assert low <= result.metric_value <= high
             assert result.metric_args["baselines"]
             assert result.verified is False
         assert name
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in some()]
-    assert seen == sum(len(record["metrics"]) for record in records)
+    assert seen == sum(len(record["metrics"]) for record in records.values())
 
 
 def test_a_record_that_cannot_be_read_is_named_and_the_others_are_written(

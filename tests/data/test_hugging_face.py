@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,28 @@ def test_a_table_of_our_own_may_be_called_metadata(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(picture(1))
     (tmp_path / "metadata.csv").write_text("image,text\na.png,x\n", encoding="utf-8")
     assert ImageTextPairs(tmp_path).samples()[0].id == "a.png"
+
+
+def test_a_picture_s_own_name_tells_no_split(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "test-strip.png").write_bytes(picture(1))
+    (tmp_path / "metadata.csv").write_text(
+        "file_name,text\ntrain/test-strip.png,x\n", encoding="utf-8"
+    )
+    assert ImageTextPairs(tmp_path).samples()[0].split == "train"
+
+
+def test_shards_go_to_other_processes_and_hold_no_postscript(tmp_path: Path) -> None:
+    script = {**row(1), "image": {"bytes": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"}}
+    shard(tmp_path / "train.parquet", [row(7), script])
+    reader = ImageTextPairs(tmp_path)
+    samples = reader.samples()
+    reader.pixels(samples[0])
+    there = pickle.loads(pickle.dumps(reader))  # ours, as `--devices` does it
+    assert there.pixels(samples[0]).mean() == pytest.approx(7 / 255)
+    with pytest.raises(DataError, match=r"train\.parquet") as told:
+        reader.pixels(samples[1])
+    assert "Ghostscript" not in str(told.value)
 
 
 def test_shards_hold_their_images(tmp_path: Path) -> None:

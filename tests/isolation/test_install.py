@@ -147,7 +147,22 @@ def test_what_cannot_be_installed_says_what_pip_said(elsewhere: Path) -> None:
         install_isolated("nowhere-to-be-found", str(environments.python(elsewhere)))
     with pytest.raises(UsageError, match="no-such-python cannot be run"):
         install_isolated("nowhere-to-be-found", str(elsewhere / "no-such-python"))
-    assert not [*(elsewhere / "home" / "plugins").iterdir()]
+    plugins = elsewhere / "home" / "plugins"
+    assert not [path for path in plugins.iterdir() if path.name[0] != "."]  # a lock's file stays
+
+
+def test_an_update_that_fails_leaves_what_was_there(
+    elsewhere: Path, installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = elsewhere / "home" / "plugins" / "edge-cases"
+    (folder / "env" / "bin").mkdir(parents=True)
+    (folder / "env" / "bin" / "python").symlink_to(sys.executable)
+    shutil.copy(installed / "plugin.json", folder)
+    with pytest.raises(PluginError, match="No matching"):
+        install_isolated("edge-cases==99", str(environments.python(elsewhere)))
+    installations.read.cache_clear()
+    assert "edge" in discover().names("models")
+    assert [p.name for p in folder.parent.iterdir() if p.is_dir()] == ["edge-cases"]
 
 
 def _without_description(folder: Path) -> None:
@@ -162,6 +177,12 @@ def _half_written(folder: Path) -> None:
     (folder / "plugin.json").write_text('{"schema": "medbe')
 
 
+def _without_a_module(folder: Path) -> None:
+    content = json.loads((folder / "plugin.json").read_text())
+    content["plugins"] = [{"name": "x"}]
+    (folder / "plugin.json").write_text(json.dumps(content))
+
+
 def _without_python(folder: Path) -> None:
     (folder / "env" / "bin" / "python").unlink()
 
@@ -172,6 +193,7 @@ def _without_python(folder: Path) -> None:
         (_without_description, "was never finished"),
         (_of_another_version, "was installed by another version of medbench"),
         (_half_written, "is damaged"),
+        (_without_a_module, "is damaged"),
         (_without_python, "has no Python any more"),
     ],
 )

@@ -125,6 +125,15 @@ def test_a_thread_that_is_left_behind_cannot_ask() -> None:
         peer.ask("pixels", "image-0-0")
 
 
+def test_a_child_process_is_told_that_it_cannot_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its frames would mix with those of its siblings, as in a DataLoader with workers."""
+    channel: Any = None
+    peer = Peer(channel)
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    with peer.asking(), pytest.raises(RuntimeError, match="num_workers=0"):
+        peer.ask("pixels", "image-0-0")
+
+
 FAKE = """#!{python}
 import sys
 sys.path.insert(0, {source!r})

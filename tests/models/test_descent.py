@@ -110,16 +110,24 @@ def test_each_part_of_a_contrastive_batch_is_computed_again_with_its_own_random_
     steps: list[tuple[torch.Tensor, torch.Tensor]] = []
     with seeded(0):
         x, module = torch.randn(12, 8), nn.Linear(8, 4)
+    own = torch.Generator().manual_seed(3)
 
     def features(chosen: torch.Tensor) -> torch.Tensor:
-        seen = nn.functional.dropout(x[chosen], 0.5)
+        seen = nn.functional.dropout(x[chosen], 0.5) + torch.rand(len(chosen), 8, generator=own)
         steps.append((chosen, seen))
         return module(seen)  # type: ignore[no-any-return]
 
     run = run_of(tmp_path / "run", 4)
     recipe = Recipe(epochs=1, batch=12, lr=1e-2)
     train_contrastive(
-        features, lambda i: x[i, :4], 12, modules=[module], recipe=recipe, run=run, stage="toy"
+        features,
+        lambda i: x[i, :4],
+        12,
+        modules=[module],
+        recipe=recipe,
+        run=run,
+        stage="toy",
+        generators=[own],
     )
     assert len(steps) == 8
     for (chosen, seen), (again, resaid) in zip(steps[:4], steps[4:], strict=True):

@@ -150,6 +150,35 @@ def test_the_number_of_devices_is_part_of_a_shared_stage_s_key_alone(cell: RunSp
     assert digest(stage_key(cell, other, {})) == digest(stage_key(single, other, {}))
 
 
+def test_parts_of_a_batch_are_part_of_the_key_where_they_are_taken(cell: RunSpec) -> None:
+    stage, single = base(cell), replace(cell, devices=1)
+    parts = replace(single, accumulate=2)
+    assert digest(stage_key(parts, stage, {})) != digest(stage_key(single, stage, {}))
+    other = replace(stage, together=False)
+    assert digest(stage_key(parts, other, {})) == digest(stage_key(single, other, {}))
+
+
+def test_processes_draw_for_their_own_share(tmp_path: Path) -> None:
+    drawn = []
+    for rank in (0, 1):
+        folder = tmp_path / str(rank)
+        folder.mkdir()
+        place = SimpleNamespace(num_processes=2, process_index=rank, wait_for_everyone=lambda: None)
+        run = StageRun(
+            device=torch.device("cpu"),
+            precision="fp32",
+            seed=0,
+            folder=folder,
+            advance=lambda done, total, **figures: None,
+            say=print,
+            notes=[],
+            ranks=Ranks(place),
+        )
+        for _ in run.epochs(1):
+            drawn.append(torch.rand(4))
+    assert not torch.equal(drawn[0], drawn[1])
+
+
 def test_impossible_numbers_of_devices_are_refused(tmp_path: Path) -> None:
     for wrong in ({"devices": 0}, {"accumulate": 0}):
         request = Request(models=("radclip",), tasks=("covid-ct",), output=tmp_path, **wrong)  # type: ignore[arg-type]

@@ -10,6 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from medbench.errors import UsageError
+from medbench.run.request import Request
+from medbench.sweep.driver import Means, opened
 from medbench.sweep.executor import Call
 from medbench.sweep.local import Local, share_of, worker_slots
 from medbench.sweep.work import Answer, Session
@@ -96,6 +99,17 @@ def test_cores_and_gpus_are_shared_out(said: list[str], monkeypatch: pytest.Monk
     found = everything(some, 2)
     some.close()
     assert [found[name].said for name in "ab"] == [("a", "3", "0"), ("b", "3", "1")]
+
+
+def test_more_gpus_for_a_cell_than_there_are_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("medbench.sweep.driver._gpus", lambda device: ["0"])
+    request = Request(models=("toy",), tasks=("covid-ct",), output=tmp_path)
+    monkeypatch.setenv("MEDBENCH_HOME", str(tmp_path / "home"))
+    told = pytest.raises(UsageError, match="--gpus-per-cell 2: there are 1 GPUs")
+    with told, opened(Means(gpus_per_cell=2), request, (), print):
+        pass
 
 
 def test_shares_of_gpus() -> None:

@@ -172,6 +172,21 @@ def test_of_two_parts_of_a_dataset_the_second_follows_the_first_even_if_that_fai
     assert work.states["second"].name == "made"
 
 
+def test_no_cell_is_lost_when_what_it_shares_cannot_be_made() -> None:
+    """A training shared by cells of unlike image sizes waits for the first one's pixels."""
+    drawn = graph(
+        node("d64", "dataset", (0,)),
+        node("d224", "dataset", (1,)),
+        node("train", "pre-training", (0, 1), "d64"),
+        node("cell-0", "cell", (0,), "d64", "train"),
+        node("cell-1", "cell", (1,), "d224", "train"),
+        cells=2,
+    )
+    _, _, outcome = sweep(drawn, d64=[Answer(error="out of memory", exit_code=1)])
+    assert [failure.cell for failure in outcome.failures] == ["cell 0", "cell 1"]
+    assert "not run" in outcome.failures[1].message
+
+
 def test_a_single_cell_ends_with_its_own_exit_code() -> None:
     drawn = graph(node("data", "dataset", (0,)), node("cell-0", "cell", (0,), "data"), cells=1)
     _, _, outcome = sweep(drawn, data=[Answer(error="no such file", exit_code=3)])

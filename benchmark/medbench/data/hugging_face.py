@@ -97,7 +97,7 @@ def read_metadata(root: Path, tables: Sequence[Path]) -> pd.DataFrame:
         ]
         if "split" not in frame.columns:
             frame["split"] = split_of(root, table) or [
-                split_of(root, root / path) for path in frame["image"]
+                split_of(root, (root / path).parent) for path in frame["image"]
             ]
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
@@ -122,6 +122,13 @@ class Shards:
         self.columns = pd.concat(frames, ignore_index=True)
         self._groups: OrderedDict[tuple[str, int], Any] = OrderedDict()
         self._lock = Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: what is open or held stays here."""
+        return {"root": self.root, "columns": self.columns}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _groups=OrderedDict(), _lock=Lock())
 
     def path(self, image: str) -> Path:
         """The shard that holds an image."""

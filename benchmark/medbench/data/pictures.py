@@ -17,6 +17,9 @@ from medbench.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 VOLUMES = (".nii", ".nii.gz")
+#: What Pillow may take a picture for, whatever it is called: some of its decoders run other
+#: programs.
+FORMATS = ("PNG", "JPEG", "TIFF")
 
 #: More pixels than this are taken for a decompression bomb: a few kilobytes that unpack to
 #: gigabytes. The largest radiographs have about 30 million.
@@ -45,7 +48,7 @@ def read_picture(path: Path, *, colour: bool = False, content: bytes | None = No
     from PIL import Image
 
     try:
-        with Image.open(path if content is None else BytesIO(content)) as picture:
+        with Image.open(path if content is None else BytesIO(content), formats=FORMATS) as picture:
             pixels = picture.width * picture.height
             if pixels > MOST_PIXELS:
                 raise Image.DecompressionBombError(

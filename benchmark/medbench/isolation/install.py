@@ -43,34 +43,45 @@ def install_isolated(requirement: str, python: str = "") -> Path:
 
     Raises:
         UsageError: no name can be seen in ``requirement``, or the folder cannot be written.
-        PluginError: it cannot be installed, or contributes nothing that can be isolated. Nothing
-            is left of it then.
+        PluginError: it cannot be installed, or contributes nothing that can be isolated. What was
+            there before is there again then.
     """
+    from filelock import FileLock
+
     from medbench.isolation.process import Process
     from medbench.run.stores import write_atomically, writing
 
     folder = plugins_folder() / name_of(requirement)
+    before = folder.with_name(f".{folder.name}.before")
     with writing(folder):
-        if folder.exists():
-            print(f"medbench: replacing the installation in {folder}", file=sys.stderr)
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
-    read.cache_clear()
-    try:
-        _make(folder / ENVIRONMENT, python)
-        _link(executable(folder))
-        _install(executable(folder), [*NEEDS, _absolute(requirement)])
-        process = Process(folder, executable(folder))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    # hidden, so that discovery takes neither for a plugin
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        with writing(folder):
+            if folder.exists():
+                print(f"medbench: replacing the installation in {folder}", file=sys.stderr)
+                shutil.rmtree(before, ignore_errors=True)  # left by a kill
+                folder.rename(before)
+            folder.mkdir()
+        read.cache_clear()
         try:
-            told = process.ask("describe")
-        finally:
-            process.end()
-        _refuse_unusable(requirement, told["plugins"], told["packages"])
-        document = {"schema": SCHEMA, "medbench": medbench.__version__, **told}
-        write_atomically(folder / DESCRIPTION, json.dumps(document, indent=1) + "\n")
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+            _make(folder / ENVIRONMENT, python)
+            _link(executable(folder))
+            _install(executable(folder), [*NEEDS, _absolute(requirement)])
+            process = Process(folder, executable(folder))
+            try:
+                told = process.ask("describe")
+            finally:
+                process.end()
+            _refuse_unusable(requirement, told["plugins"], told["packages"])
+            document = {"schema": SCHEMA, "medbench": medbench.__version__, **told}
+            write_atomically(folder / DESCRIPTION, json.dumps(document, indent=1) + "\n")
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            if before.exists():
+                before.rename(folder)
+            raise
+        shutil.rmtree(before, ignore_errors=True)
     return folder
 
 

@@ -37,6 +37,7 @@ class Peer:
         self._channel = channel
         self._lock = threading.RLock()  # plugins read pixels from several threads
         self._open = False
+        self._process = os.getpid()
 
     def send(self, what: str, value: Any = None, **more: Any) -> None:
         tensors: Tensors = {}
@@ -63,8 +64,13 @@ class Peer:
         """Ask the harness something; meanwhile it may call what is ``lent`` to it.
 
         Raises what the harness met: a `MedbenchError`, such as DataError for a damaged file.
-        RuntimeError outside `asking`.
+        RuntimeError outside `asking`, and in another process, whose frames would mix with ours.
         """
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                "an isolated plugin reads its corpus in the process that trains: use threads, or "
+                "num_workers=0"
+            )
         with self._lock:
             if not self._open:
                 raise RuntimeError(f"'{name}' is asked for when its training is over")

@@ -103,6 +103,8 @@ def model_index(entries: Sequence[Entry]) -> str:
                 task_name=entry.record.task.name,
                 dataset_type=entry.record.data.dataset,
                 dataset_name=_dataset_name(entry),
+                # the Hub joins results of one dataset and takes the first's settings for all
+                dataset_config=entry.record.run_id,
                 dataset_split="test",
                 dataset_revision=entry.record.data.manifest_sha256[:12],
                 dataset_args=_settings(entry),

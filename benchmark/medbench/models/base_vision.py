@@ -20,7 +20,7 @@ from medbench.errors import DataError
 from medbench.models.batchnorm import recalibrate
 from medbench.models.capabilities import FitRun, Stage, State
 from medbench.models.clip import ASSUMED, check_fit
-from medbench.models.contrastive import info_nce, seeded
+from medbench.models.contrastive import Pairs, info_nce, seeded
 from medbench.models.descent import Recipe, descend
 from medbench.models.pairs import evenly
 from medbench.models.vision_encoder import VisionEncoder
@@ -231,10 +231,12 @@ class BaseVision:
         encoder = self.encoder.to(run.device)
         head.to(run.device)
 
-        def contrast(chosen: torch.Tensor) -> torch.Tensor:
+        def views(chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             one, two = two_views(grey(images.batch(chosen.tolist())).to(run.device))
             with run.autocast():
-                features = head(encoder(one)), head(encoder(two))
+                return head(encoder(one)), head(encoder(two))
+
+        def contrast(features: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
             return info_nce(*features, 1 / config.vision_temperature)
 
         def restore(chosen: torch.Tensor) -> torch.Tensor:
@@ -243,20 +245,23 @@ class BaseVision:
                 restored = head(encoder.maps(batch)[-1])
             return F.mse_loss(restored, grey(batch))
 
+        recipe = Recipe(
+            epochs=config.vision_epochs,
+            batch=config.vision_batch,
+            lr=config.vision_lr,
+            weight_decay=config.vision_weight_decay,
+            schedule="cosine",
+            warmup=config.vision_warmup,
+        )
+        parts = Pairs(views, contrast, run)
         descend(
-            contrast if config.vision_kind == "contrastive" else restore,
+            parts if config.vision_kind == "contrastive" else restore,
             len(samples),
             modules=[encoder, head],
-            recipe=Recipe(
-                epochs=config.vision_epochs,
-                batch=config.vision_batch,
-                lr=config.vision_lr,
-                weight_decay=config.vision_weight_decay,
-                schedule="cosine",
-                warmup=config.vision_warmup,
-            ),
+            recipe=recipe,
             run=run,
             stage=stage.name,
+            in_parts=parts.in_parts if config.vision_kind == "contrastive" else None,
         )
         chosen = evenly(len(samples), _STATISTICS)
         size = min(_FORWARD_BATCH, len(chosen))

@@ -57,6 +57,7 @@ def train_contrastive(
     stage: str,
     logit_scale: nn.Parameter | None = None,
     begin: Callable[[int], None] | None = None,
+    generators: Sequence[torch.Generator] = (),
 ) -> list[float]:
     """Train ``modules`` in place by symmetric InfoNCE; they are in evaluation mode afterwards.
 
@@ -73,6 +74,7 @@ def train_contrastive(
             is learnt; None: the recipe's fixed temperature.
         begin: called with each epoch's number before its first step, for augmentation that draws
             from (seed, epoch).
+        generators: those that ``images`` and ``texts`` draw from besides torch's own.
 
     Returns:
         The mean loss of each epoch trained here (not of those done before a kill).
@@ -81,56 +83,90 @@ def train_contrastive(
         CellError: the loss is not a finite number.
     """
 
-    def scale() -> float | torch.Tensor:
-        return (
-            1 / recipe.temperature
-            if logit_scale is None
-            else logit_scale.exp().clamp(max=MAX_SCALE)
-        )
-
     def features(chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         with run.autocast():
             return images(chosen), texts(chosen)  # [B, D] each
 
-    def loss(chosen: torch.Tensor) -> torch.Tensor:
-        image, text = (run.ranks.gather(found) for found in features(chosen))
-        return info_nce(image, text, scale())
+    def loss(found: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        scale: float | torch.Tensor = 1 / recipe.temperature
+        if logit_scale is not None:
+            scale = logit_scale.exp().clamp(max=MAX_SCALE)
+        return info_nce(*found, scale)
 
-    def in_parts(pieces: Sequence[torch.Tensor]) -> torch.Tensor:
-        # Every pair meets every other, so the loss does not fall into the pieces'. Features of all
-        # of them first, without what a backward pass needs; then the loss's gradient by features;
-        # then each piece again, with the same random draws (gradient cache: Gao et al., 2021).
-        draws: list[torch.Tensor] = []
-        found: list[tuple[torch.Tensor, torch.Tensor]] = []
-        with torch.no_grad():
-            for piece in pieces:
-                draws.append(torch.get_rng_state())
-                found.append(features(piece))
-        image, text = (torch.cat(some).requires_grad_() for some in zip(*found, strict=True))
-        total = info_nce(run.ranks.gather(image), run.ranks.gather(text), scale())
-        total.backward()  # type: ignore[no-untyped-call]
-        after = torch.get_rng_state()
-        start = 0
-        for piece, state in zip(pieces, draws, strict=True):
-            torch.set_rng_state(state)
-            end = start + len(piece)
-            pairs = zip(features(piece), (image.grad, text.grad), strict=True)
-            roots = [(f, g[start:end]) for f, g in pairs if f.requires_grad and g is not None]
-            torch.autograd.backward([f for f, _ in roots], [g for _, g in roots])
-            start = end
-        torch.set_rng_state(after)
-        return total
-
+    pairs = Pairs(features, loss, run, generators)
     return descend(
-        loss,
+        pairs,
         count,
         modules=modules,
         recipe=recipe,
         run=run,
         stage=stage,
         begin=begin,
-        in_parts=in_parts,
+        in_parts=pairs.in_parts,
     )
+
+
+class Pairs:
+    """A loss in which every pair of a batch meets every other, however the batch is worked through:
+    the whole at once, shared by processes, or in parts.
+
+    Args:
+        features: int64 [B] on the CPU -> two sides, float [B, D] each.
+        loss: both sides of a whole batch -> a scalar.
+        run: device and `Ranks`.
+        generators: those that ``features`` draws from besides torch's own.
+    """
+
+    def __init__(
+        self,
+        features: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]],
+        loss: Callable[[tuple[torch.Tensor, torch.Tensor]], torch.Tensor],
+        run: FitRun,
+        generators: Sequence[torch.Generator] = (),
+    ) -> None:
+        self._features = features
+        self._loss = loss
+        self._run = run
+        self._generators = [torch.default_generator, *generators]
+        if run.device.type == "cuda":
+            torch.cuda.init()  # type: ignore[no-untyped-call]
+            index = run.device.index
+            number = torch.cuda.current_device() if index is None else index
+            self._generators.append(torch.cuda.default_generators[number])
+
+    def __call__(self, chosen: torch.Tensor) -> torch.Tensor:
+        """The loss of a batch of which this process has ``chosen``."""
+        one, two = self._features(chosen)
+        return self._loss((self._run.ranks.gather(one), self._run.ranks.gather(two)))
+
+    def in_parts(self, pieces: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The same, its gradients added to those of the parameters.
+
+        Features of all pieces first, without what a backward pass needs; then the loss's gradient
+        by them; then each piece again, with the same random draws (gradient cache: Gao et al.,
+        2021).
+        """
+        draws: list[list[torch.Tensor]] = []
+        found: list[tuple[torch.Tensor, torch.Tensor]] = []
+        with torch.no_grad():
+            for piece in pieces:
+                draws.append([generator.get_state() for generator in self._generators])
+                found.append(self._features(piece))
+        one, two = (torch.cat(some).requires_grad_() for some in zip(*found, strict=True))
+        total = self._loss((self._run.ranks.gather(one), self._run.ranks.gather(two)))
+        total.backward()  # type: ignore[no-untyped-call]
+        start = 0
+        for piece, states in zip(pieces, draws, strict=True):
+            for generator, state in zip(self._generators, states, strict=True):
+                generator.set_state(state)
+            end = start + len(piece)
+            sides = zip(self._features(piece), (one.grad, two.grad), strict=True)
+            roots = [
+                (side, g[start:end]) for side, g in sides if side.requires_grad and g is not None
+            ]
+            torch.autograd.backward([side for side, _ in roots], [g for _, g in roots])
+            start = end
+        return total
 
 
 def distinct(texts: Sequence[str]) -> tuple[list[str], torch.Tensor]:

@@ -172,7 +172,7 @@ class _Step(nn.Module):
         self.loss = loss
 
     def forward(self, chosen: torch.Tensor) -> torch.Tensor:
-        return self.loss(chosen)
+        return self.loss(chosen.cpu())  # DistributedDataParallel moves what it is given
 
 
 class _Gradients:

@@ -247,8 +247,11 @@ def _checkpoint(
                     notes=notes,
                 )
             else:
-                if cell.devices > 1:
-                    reporter.say(f"  {title} runs on one device: its training cannot be shared.")
+                if max(cell.devices, cell.accumulate) > 1 and not _shares(cell, stage):
+                    reporter.say(
+                        f"  {title} runs on one device, with the batches of its own settings: its "
+                        "training cannot be shared out."
+                    )
                 run = StageRun(
                     device=torch.device(cell.device),
                     precision=cell.precision,
@@ -257,7 +260,7 @@ def _checkpoint(
                     advance=advance,
                     say=reporter.say,
                     notes=notes,
-                    ranks=Ranks(parts=cell.accumulate),
+                    ranks=Ranks(parts=cell.accumulate if _shares(cell, stage) else 1),
                 )
                 model = construct(cell, stage)
                 state = train(cell, model, stage, corpus, fitted.states, run)

@@ -28,9 +28,10 @@ def seed_everything(seed: int) -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def seed_epoch(seed: int, epoch: int) -> None:
-    """What the generators are at the start of an epoch of a fit with that seed."""
-    seed_everything(seed * 1_000_003 + epoch)
+def seed_epoch(seed: int, epoch: int, rank: int = 0) -> None:
+    """What the generators are at the start of an epoch of a fit with that seed, in one of the
+    processes that train together: each draws for its own share of a batch."""
+    seed_everything((seed + rank * 100_003) * 1_000_003 + epoch)
 
 
 class StageRun:
@@ -75,7 +76,7 @@ class StageRun:
             self._epoch = epoch
             # Every epoch starts from a state that depends on nothing before it, so that a fit
             # resumed here draws what an unbroken one would have drawn.
-            seed_epoch(self.seed, epoch)
+            seed_epoch(self.seed, epoch, self.ranks.rank)
             yield epoch
             if self.ranks.rank == 0:
                 self._save(path, epoch + 1, parts)

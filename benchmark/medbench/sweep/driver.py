@@ -117,13 +117,18 @@ def _executor(
         return cluster
     from medbench.sweep.local import Local, cores, worker_slots
 
-    gpus = [] if ":" in request.device else _gpus(request.device)
-    slots = worker_slots(gpus, means.gpus_per_cell) if gpus else min(cores(), 8)
+    _, _, number = request.device.partition(":")  # of one GPU, which all workers see then
+    dealt = [number] if number else _gpus(request.device)
+    if dealt and means.gpus_per_cell > len(dealt):
+        raise UsageError(
+            f"--gpus-per-cell {means.gpus_per_cell:g}: there are {len(dealt)} GPUs to deal out."
+        )
+    slots = worker_slots(dealt, means.gpus_per_cell) if dealt else min(cores(), 8)
     return Local(
         session,
         workers=means.workers or slots,
         retries=means.max_retries,
-        gpus=gpus,
+        gpus=[] if number else dealt,
         gpus_per_cell=means.gpus_per_cell,
         say=say,
     )

@@ -132,16 +132,20 @@ class OnRay:
 
         Raises UsageError where no node has as much.
         """
-        most = max(node["Resources"].get("memory", 0) for node in self._nodes)
-        needs: dict[str, float] = {"num_cpus": 1, "memory": int(min(MEMORY[call.preset], most))}
+        able = [node["Resources"] for node in self._nodes]
         if call.gpu:
-            having = [n["Resources"] for n in self._nodes if n["Resources"].get("GPU", 0) > 0]
-            if not any(r["GPU"] >= self.gpus_per_cell for r in having):
+            able = having = [r for r in able if r.get("GPU", 0) >= self.gpus_per_cell]
+            if not having:
                 raise UsageError(
                     f"No node of the Ray cluster has {self.gpus_per_cell:g} GPUs for a cell. Give "
                     "less with --gpus-per-cell, or --device cpu."
                 )
-            cpus = min(r["CPU"] / r["GPU"] for r in having) * self.gpus_per_cell
+        # of the nodes that can do it, so that what is asked for can be had on one of them
+        most = max(r.get("memory", 0) for r in able)
+        needs: dict[str, float] = {"num_cpus": 1, "memory": int(min(MEMORY[call.preset], most))}
+        if call.gpu:
+            roomy = [r for r in able if r.get("memory", 0) >= needs["memory"]]
+            cpus = min(r["CPU"] / r["GPU"] for r in roomy) * self.gpus_per_cell
             needs |= {"num_gpus": self.gpus_per_cell, "num_cpus": max(1, int(cpus))}
         return needs
 

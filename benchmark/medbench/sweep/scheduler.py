@@ -76,6 +76,16 @@ class Sweep:
             for name, answer in self.executor.wait():
                 self._settle(nodes[name], running.pop(name), answer)
         plan = self.graph.plan
+        for node in self.graph.nodes:
+            if node.kind == "cell" and self.states[node.id].name == "waiting":
+                for i in self._alive(node):  # what it shares needs what a failed cell alone has
+                    title = plan.cells[i].title
+                    self.failures[i] = Failure(
+                        title,
+                        f"{title}: not run. A stage that it shares with a cell that failed could "
+                        "not be made for that reason. Run it without that cell.",
+                        1,
+                    )
         refused = [Failure(r.cell, str(r.error), r.error.exit_code) for r in plan.refused]
         return Outcome(
             records=[self.records[i] for i in sorted(self.records)],
