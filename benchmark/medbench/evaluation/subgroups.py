@@ -158,7 +158,7 @@ def _leave_out_small(
         patients = len({table.patients[i] for i in those})
         if patients < fewest:
             del rows[group]
-            remarks.append(f"{group} left out, {patients} patients of at least {fewest}")
+            remarks.append(f"{group} left out, {patients} patients are fewer than {fewest}")
 
 
 def _compare(
@@ -185,7 +185,7 @@ def _compare(
         if lost := undefined(values.value[1:]):
             remarks.append(f"{group} undefined in {lost} of {len(weights) - 1} resamples")
     if len(drawn) < 2:
-        raise _AbsentError(f"{' and '.join(drawn) or 'no group'} alone has a value")
+        raise _AbsentError(f"{next(iter(drawn), 'no group')} alone is left")
     sign = 1 if spec.higher_is_better else -1
     ordered = sorted(drawn, key=lambda group: -sign * drawn[group][0])
     best, worst = ordered[0], ordered[-1]
