@@ -183,7 +183,7 @@ def test_subgroups_of_the_runs_that_state_them_are_folded_with_their_gaps(
     assert "&lt;b&gt;told" in table
     assert "silent" not in table
     assert 'title="0.8125 [0.7, 0.9], n 32">0.812 [0.700, 0.900]<' in table
-    assert 'title="0.0625 [-0.05, 0.175]">0.062 [-0.050, 0.175], F minus M<' in table
+    assert 'title="0.0625 [-0.05, 0.175]">0.062 [-0.050, 0.175], F against M<' in table
 
 
 def test_a_single_model_has_no_figure_of_parameters(tmp_path: Path, registry: Registry) -> None:

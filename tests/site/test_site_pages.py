@@ -157,9 +157,9 @@ def test_subgroups_stand_with_intervals_and_gaps_by_run(
     assert sorted(captions) == ["age", "sex", "sex"], "radclip's ranking, and that of the other"
     assert (
         "radclip 1 0.812 [0.700, 0.900] n=46 0.750 [0.600, 0.850] n=44 "
-        "0.062 [-0.037, 0.177] F minus M"
+        "0.062 [-0.037, 0.177] F against M"
     ) in text
-    assert "0.200 [0.050, 0.300] 65 and over minus 40-64" in text
+    assert "0.200 [0.050, 0.300] 65 and over against 40-64" in text
     drawn = {
         (cell["data-v"], cell.get("data-l"), cell.get("data-h"))
         for cell in pages["tasks/covid-ct.html"].all("td")

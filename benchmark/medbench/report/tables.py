@@ -173,7 +173,7 @@ def subgroups(section: Section) -> list[Table]:
             metric = section.metrics.get(name)
             title = f"{name} {arrow(metric)}" if metric else name
             tables.append(
-                Table(f"{title} by {attribute}", "run", [*columns, "best minus worst"], rows)
+                Table(f"{title} by {attribute}", "run", [*columns, "best against worst"], rows)
             )
     return tables
 
@@ -181,7 +181,7 @@ def subgroups(section: Section) -> list[Table]:
 def _gap(gap: Gap) -> Cell:
     low, high = gap.ci95
     return Cell(
-        f"{number(gap.value)} [{number(low)}, {number(high)}], {' minus '.join(gap.between)}",
+        f"{number(gap.value)} [{number(low)}, {number(high)}], {' against '.join(gap.between)}",
         f"{gap.value!r} [{low!r}, {high!r}]",
     )
 

@@ -213,14 +213,14 @@ def subgroup_tables(title: str, rows: Sequence[Row], by_path: Mapping[Path, Entr
             chosen = [part for part in stated if part[2].metric == metric]
             groups = [g for g in order if any(g in found.groups for _, _, found in chosen)]
             columns = [Column("Model"), Column("Seed", number=True)]
-            columns += [Column(group, number=True) for group in (*groups, "Best minus worst")]
+            columns += [Column(group, number=True) for group in (*groups, "Best against worst")]
             lines = [
                 Line(
                     head_cell(row, by_path),
                     [
                         Cell(str(seed), value=float(seed)),
                         *(bounded_cell(found.groups.get(g), size=True) for g in groups),
-                        bounded_cell(found.gap, " minus ".join(found.gap.between)),
+                        bounded_cell(found.gap, " against ".join(found.gap.between)),
                     ],
                     row.kind,
                     row.badge,
