@@ -124,6 +124,14 @@ def test_a_tampered_metric_is_found(boards: Path, name: str, change) -> None:
     assert rebuilt(boards) != []
 
 
+def test_subgroups_are_neither_derived_again_nor_in_the_way(boards: Path) -> None:
+    part = {"value": 0.8, "ci95": [0.7, 0.9], "n": 20}
+    gap = {"value": 0.0, "ci95": [-0.1, 0.1], "between": ["F", "M"]}
+    stated = {"sex": {"metric": "auroc", "groups": {"F": part, "M": part}, "gap": gap}}
+    edit(boards, lambda record: record.update(subgroups=stated))
+    assert rebuilt(boards) == []
+
+
 def test_a_metric_of_another_card_is_found(boards: Path) -> None:
     for path in boards.rglob("record.json"):
         text = path.read_text(encoding="utf-8")

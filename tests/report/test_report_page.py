@@ -161,6 +161,31 @@ def test_frozen_models_stand_apart_from_the_logarithmic_axis(text: str) -> None:
     assert ">1k</text>" in drawing[0]
 
 
+def test_subgroups_of_the_runs_that_state_them_are_folded_with_their_gaps(
+    tmp_path: Path, registry: Registry, text: str
+) -> None:
+    assert "Subgroups" not in text
+    parts = {
+        "metric": "auroc",
+        "groups": {
+            "F": {"value": 0.8125, "ci95": [0.7, 0.9], "n": 32},
+            "M": {"value": 0.75, "ci95": [0.6, 0.85], "n": 28},
+        },
+        "gap": {"value": 0.0625, "ci95": [-0.05, 0.175], "between": ["F", "M"]},
+    }
+    write_run(tmp_path, "<b>told</b>", subgroups={"sex": parts})
+    write_run(tmp_path, "silent", table=classes(seed=2))
+    page_text = rendered(tmp_path, registry)
+    (folded,) = re.findall(r"<summary>Subgroups.*?</details>", page_text, re.S)
+    assert "a gap need not be the model" in folded
+    (table,) = re.findall(r"<table>.*?</table>", folded, re.S)
+    assert "auroc ↑ by sex" in table
+    assert "&lt;b&gt;told" in table
+    assert "silent" not in table
+    assert 'title="0.8125 [0.7, 0.9], n 32">0.812 [0.700, 0.900]<' in table
+    assert 'title="0.0625 [-0.05, 0.175]">0.062 [-0.050, 0.175], F against M<' in table
+
+
 def test_a_single_model_has_no_figure_of_parameters(tmp_path: Path, registry: Registry) -> None:
     write_run(tmp_path)
     assert "trainable parameters</text>" not in rendered(tmp_path, registry)

@@ -14,6 +14,26 @@ from medbench.site.build import build
 
 EVIL = '<script>alert("x")</script><b>bold</b>'
 
+#: Two attributes; a seed of radclip, and the model with markup in its name, state them.
+SUBGROUPS = {
+    "sex": {
+        "metric": "auroc",
+        "groups": {
+            "F": {"value": 0.8125, "ci95": [0.7, 0.9], "n": 46},
+            "M": {"value": 0.75, "ci95": [0.6, 0.85], "n": 44},
+        },
+        "gap": {"value": 0.0625, "ci95": [-0.0375, 0.1775], "between": ["F", "M"]},
+    },
+    "age": {
+        "metric": "auroc",
+        "groups": {
+            "40-64": {"value": 0.7, "ci95": [0.6, 0.8], "n": 40},
+            "65 and over": {"value": 0.9, "ci95": [0.8, 0.95], "n": 50},
+        },
+        "gap": {"value": 0.2, "ci95": [0.05, 0.3], "between": ["65 and over", "40-64"]},
+    },
+}
+
 
 def task_of(registry: Registry, name: str = "covid-ct") -> TaskSpec:
     return load_task(registry.task_file(name))
@@ -22,8 +42,8 @@ def task_of(registry: Registry, name: str = "covid-ct") -> TaskSpec:
 def write_records(root: Path, registry: Registry) -> None:
     task = task_of(registry)
     folder = root / "records" / task.name
-    for seed in (0, 1):
-        write_run(folder, "radclip", seed, 2.0, spec=task)
+    write_run(folder, "radclip", 0, 2.0, spec=task)
+    write_run(folder, "radclip", 1, 2.0, spec=task, subgroups=SUBGROUPS)
     write_run(folder, "radclip@clip", 0, 0.3, spec=task)
     write_run(folder, "radclip@mean-head", 0, 0.3, spec=task)
     write_run(folder, "radclip", 0, 0.5, spec=task, fraction=0.1, tail="_f10")
@@ -38,6 +58,7 @@ def named(folder: Path, name: str, task: TaskSpec) -> Path:
     run = write_run(folder, "plain", 0, 1.0, spec=task, adaptation="zero-shot")
     record = json.loads((run / "record.json").read_text("utf-8"))
     edit(run / "record.json", model={**record["model"], "name": name, "variant": "v"})
+    edit(run / "record.json", subgroups={"sex": SUBGROUPS["sex"]})
     return run
 
 

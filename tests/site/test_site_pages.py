@@ -148,6 +148,26 @@ def test_a_missing_cell_says_why(pages: dict[str, Parsed]) -> None:
     assert re.search(r"open-clip — contaminated", text)
 
 
+def test_subgroups_stand_with_intervals_and_gaps_by_run(
+    boards: Path, pages: dict[str, Parsed]
+) -> None:
+    text = re.sub(r"\s+", " ", pages["tasks/covid-ct.html"].text)
+    assert "a gap need not be the model's doing" in text
+    captions = re.findall(r"all labels, [^:]*: auroc by (sex|age)", text)
+    assert sorted(captions) == ["age", "sex", "sex"], "radclip's ranking, and that of the other"
+    assert (
+        "radclip 1 0.812 [0.700, 0.900] n=46 0.750 [0.600, 0.850] n=44 "
+        "0.062 [-0.037, 0.177] F against M"
+    ) in text
+    assert "0.200 [0.050, 0.300] 65 and over against 40-64" in text
+    drawn = {
+        (cell["data-v"], cell.get("data-l"), cell.get("data-h"))
+        for cell in pages["tasks/covid-ct.html"].all("td")
+        if "data-v" in cell
+    }
+    assert ("0.0625", "-0.0375", "0.1775") in drawn
+
+
 def test_markup_in_a_models_name_is_text(boards: Path, pages: dict[str, Parsed]) -> None:
     name = f"models/{slug(EVIL)}.html"
     assert EVIL in pages[name].text

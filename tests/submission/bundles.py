@@ -114,6 +114,13 @@ def skilled(table: AnyPredictions, skill: float, seed: int) -> AnyPredictions:
     return replace(table, scores=raw / (1 + raw), thresholds=np.full(table.y.shape[1], 0.6))
 
 
+def subgroups(metric: str, best: str = "F") -> dict[str, Any]:
+    """What a record may state by sex."""
+    part = {"value": 0.8, "ci95": [0.7, 0.9], "n": 20}
+    gap = {"value": 0.0, "ci95": [-0.1, 0.1], "between": [best, "M"]}
+    return {"sex": {"metric": metric, "groups": {best: part, "M": part}, "gap": gap}}
+
+
 def unpacked(path: Path) -> dict[str, bytes]:
     """Every entry of a bundle."""
     with zipfile.ZipFile(path) as archive:

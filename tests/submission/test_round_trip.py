@@ -20,7 +20,7 @@ from medbench.submission.accept import accept
 from medbench.submission.held import Holdings
 from medbench.submission.keys import key_id, sample_hmac, secret
 from medbench.submission.pack import pack
-from submission.bundles import METRICS, TASKS, Desk, desk, edit_json, packed, unpacked
+from submission.bundles import METRICS, TASKS, Desk, desk, edit_json, packed, subgroups, unpacked
 
 
 def test_honest_runs_are_recomputed(here: Desk, bundle: Path) -> None:
@@ -28,6 +28,17 @@ def test_honest_runs_are_recomputed(here: Desk, bundle: Path) -> None:
     assert found.verdict == "recomputed"
     assert [run.verdict for run in found.runs] == ["recomputed"] * 3
     assert not found.kinds
+
+
+def test_subgroups_are_let_through_as_stated(here: Desk, tmp_path: Path) -> None:
+    run = here.run("ours", subgroups=subgroups("auroc"))
+    pack([run], tmp_path / "b.zip", TASKS, METRICS, here.holdings)
+    found = here.verify(tmp_path / "b.zip")
+    assert found.verdict == "recomputed"
+    (verdict,) = found.runs
+    assert verdict.record is not None
+    assert verdict.record.subgroups
+    assert "subgroups" not in str(found.document()), "nothing is claimed of them"
 
 
 @pytest.mark.parametrize(

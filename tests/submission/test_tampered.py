@@ -30,6 +30,7 @@ from submission.bundles import (
     made,
     packed,
     skilled,
+    subgroups,
     unpacked,
 )
 
@@ -126,6 +127,10 @@ FORGED: list[tuple[str, str, Callable[[Files], object]]] = [
         lambda r: r["metrics"].update(dice=r["metrics"]["auroc"]))),
     ("metric of another card", "metric", in_record(
         lambda r: r["metrics"]["auroc"].update(card_sha256="0" * 64))),
+    ("subgroups of another metric", "metric", in_record(
+        lambda r: r.update(subgroups=subgroups("accuracy")))),
+    ("a subgroup of its own name", "record", in_record(lambda r: r.update(subgroups=subgroups(
+        "auroc", "[best](x)")))),
     ("baseline changed", "metric", in_record(
         lambda r: r["baselines"]["prior"]["auroc"].update(value=0.1, ci95=[0.1, 0.1]))),
     ("prediction changed", "predictions", in_array("score", lambda a: a[:, ::-1].copy())),

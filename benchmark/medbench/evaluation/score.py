@@ -130,7 +130,7 @@ def score(
         values = evaluate(spec, predictions, weights)
         total = predictions.support(spec.name)
         if values.interval is None:
-            whole = _estimate(values.value, total)
+            whole = estimated(values.value, total)
         else:
             whole = Estimate(value=float(values.value[0]), ci95=values.interval, n=total)
         if whole is None:
@@ -144,7 +144,7 @@ def score(
         per_label: dict[str, Estimate] | None = None
         if values.per_label is not None:
             behind = counts if values.label_counts is None else values.label_counts
-            found = {n: _estimate(v, behind.get(n, total)) for n, v in values.per_label.items()}
+            found = {n: estimated(v, behind.get(n, total)) for n, v in values.per_label.items()}
             per_label = {name: part for name, part in found.items() if part is not None}
         metrics[spec.name] = MetricValue(
             value=whole.value,
@@ -173,7 +173,7 @@ def baseline_estimates(
     }
 
 
-def _estimate(values: FloatArray, count: int) -> Estimate | None:
+def estimated(values: FloatArray, count: int) -> Estimate | None:
     """The first entry with the interval of the others; None when either is undefined."""
     low, high = interval(values[1:])
     if not np.isfinite([values[0], low, high]).all():

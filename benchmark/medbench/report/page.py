@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from medbench.errors import UsageError
+from medbench.evaluation.subgroups import ABOUT as ABOUT_SUBGROUPS
 from medbench.plugins import Registry
 from medbench.report import embedding, parameters, strips, tables
 from medbench.report.drawing import Block
@@ -56,6 +57,7 @@ class Part:
     results: tables.Table
     fractions: tables.Table | None
     per_label: list[tables.Table]
+    subgroups: list[tables.Table]
     blocks: list[Block]
     efficiency: tables.Table
     missing: list[str]
@@ -100,6 +102,7 @@ def render(
         flags=[(flag, tables.FLAGS.get(flag, "")) for flag in flags],
         notes=tables.notes(runs),
         commands=[(run.label, tables.command(run, registry)) for run in runs],
+        about_subgroups=ABOUT_SUBGROUPS,
         made_by=sorted({_made_by(run) for run in runs}),
         phantom=[part.title for part in parts if part.phantom],
         real=any(run.record.data.track == "real" for run in runs),
@@ -143,6 +146,7 @@ def _part(
         results=tables.results(section),
         fractions=tables.fractions(section),
         per_label=tables.per_label(section, registry),
+        subgroups=tables.subgroups(section),
         blocks=found,
         efficiency=tables.efficiency(section),
         missing=missing,

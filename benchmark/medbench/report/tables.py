@@ -15,7 +15,7 @@ from medbench.evaluation.score import score
 from medbench.plugins import Registry
 from medbench.report.runs import Run, Section
 from medbench.run.settings import configure
-from medbench.schemas.record import Estimate, MetricValue
+from medbench.schemas.record import GROUPS, Estimate, Gap, MetricValue
 
 DASH = "–"
 
@@ -148,6 +148,42 @@ def per_label(section: Section, registry: Registry) -> list[Table]:
         rows = [Row(n, [estimate(values.get(n)) for values in by_run]) for n in labels]
         tables.append(Table(f"{name} {arrow(metric)} per label", "label", columns, rows))
     return tables
+
+
+def subgroups(section: Section) -> list[Table]:
+    """For each attribute the runs that state its groups, with the gap between best and worst."""
+    tables = []
+    for attribute, order in GROUPS.items():
+        stated = [
+            (run, found)
+            for run in section.runs
+            if (found := (run.record.subgroups or {}).get(attribute)) is not None
+        ]
+        for name in dict.fromkeys(found.metric for _, found in stated):
+            chosen = [(run, found) for run, found in stated if found.metric == name]
+            columns = [g for g in order if any(g in found.groups for _, found in chosen)]
+            rows = [
+                Row(
+                    run.label,
+                    [*(estimate(found.groups.get(g)) for g in columns), _gap(found.gap)],
+                    muted=run.is_baseline,
+                )
+                for run, found in chosen
+            ]
+            metric = section.metrics.get(name)
+            title = f"{name} {arrow(metric)}" if metric else name
+            tables.append(
+                Table(f"{title} by {attribute}", "run", [*columns, "best against worst"], rows)
+            )
+    return tables
+
+
+def _gap(gap: Gap) -> Cell:
+    low, high = gap.ci95
+    return Cell(
+        f"{number(gap.value)} [{number(low)}, {number(high)}], {' against '.join(gap.between)}",
+        f"{gap.value!r} [{low!r}, {high!r}]",
+    )
 
 
 def _prior(section: Section, metric: str, registry: Registry) -> dict[str, Estimate]:

@@ -49,6 +49,7 @@ from medbench.schemas.record import (
 if TYPE_CHECKING:
     from medbench.evaluation.files import AnyPredictions
     from medbench.evaluation.score import Scored
+    from medbench.evaluation.subgroups import Found
     from medbench.run.fit import Fitted
 
 RECORD = "record.json"
@@ -157,6 +158,7 @@ class Results:
     predictions: AnyPredictions
     scored: Scored
     baselines: dict[str, dict[str, Estimate]]
+    apart: Found  # in subgroups
     timing: dict[str, Any]
     features: npt.NDArray[np.float32] | None = None  # [T, D] of the tested samples
 
@@ -230,6 +232,7 @@ def assemble(name: str, cell: RunSpec, loaded: Loaded, results: Results) -> Reco
         precision=cell.precision,
         metrics=results.scored.metrics,
         baselines=results.baselines,
+        subgroups=results.apart.subgroups or None,
         counts=Counts(
             expected=_expected(cell, loaded, parts["test"]),
             scored=results.predictions.support(),
@@ -247,6 +250,7 @@ def assemble(name: str, cell: RunSpec, loaded: Loaded, results: Results) -> Reco
             *_phantom_note(loaded),
             *fitted.notes,
             *results.scored.notes,
+            *results.apart.notes,
             *_verdict(cell, results),
         ],
     )

@@ -184,6 +184,7 @@ class Runner:
         from medbench.run.fit import Fitted, fit
         from medbench.run.job import baseline_predictions, baselines, protocol_of
         from medbench.run.strips import write_strips
+        from medbench.run.subgroups import find_subgroups
 
         specs = [self.registry.metric(name) for name in cell.task.metrics]
         job = self._job(cell, loaded)
@@ -198,12 +199,13 @@ class Runner:
         with self.reporter.stage("score", "score"):
             scored = score(predictions, specs)
             beside = baselines(job, specs)
+            apart = find_subgroups(cell, loaded, predictions, specs)
         timing: dict[str, Any] = dict(self.reporter.timing)
         if not cell.baseline:
             timing |= costs(self.reporter.timing, self.store.work(), cell.device)
         if isinstance(cell.model, IsolatedSpec):
             timing["peak_memory_mb"] += fitted.model.peak_memory_mb()
-        results = records.Results(fitted, predictions, scored, beside, timing, job.features)
+        results = records.Results(fitted, predictions, scored, beside, apart, timing, job.features)
         return records.write(folder, cell, loaded, results)
 
     def _job(self, cell: RunSpec, loaded: Loaded) -> Job:

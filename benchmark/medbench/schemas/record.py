@@ -13,10 +13,20 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     field_validator,
     model_serializer,
+    model_validator,
 )
 
 #: Fields left out when two records are compared for sameness.
 VOLATILE = ("timing", "environment")
+
+Attribute = Literal["sex", "age", "view"]
+Group = Literal["F", "M", "under 40", "40-64", "65 and over", "PA", "AP", "frontal", "lateral"]
+#: The groups of each attribute, in the order in which they are shown; "frontal": not said which.
+GROUPS: dict[Attribute, tuple[Group, ...]] = {
+    "sex": ("F", "M"),
+    "age": ("under 40", "40-64", "65 and over"),
+    "view": ("PA", "AP", "frontal", "lateral"),
+}
 
 #: How a metric of features says whose they are; see `medbench.metrics.backbones`.
 _JUDGE = re.compile(r"features by \S+ weights ([0-9a-f]{12})")
@@ -32,12 +42,11 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Estimate(_Part):
-    """A value with its 95 % patient-clustered bootstrap interval and the patients behind it."""
+class Bounded(_Part):
+    """A value with its 95 % patient-clustered bootstrap interval."""
 
     value: float
     ci95: tuple[float, float]
-    n: int = Field(ge=0, description="samples scored")
 
     @field_validator("value", "ci95")
     @classmethod
@@ -48,6 +57,12 @@ class Estimate(_Part):
         return value
 
 
+class Estimate(Bounded):
+    """A value with its 95 % patient-clustered bootstrap interval and the patients behind it."""
+
+    n: int = Field(ge=0, description="samples scored")
+
+
 class MetricValue(Estimate):
     """A metric of the model, with what identifies it."""
 
@@ -55,6 +70,27 @@ class MetricValue(Estimate):
     version: int
     card_sha256: str = Field(description="hash of the metric's identity card")
     per_label: dict[str, Estimate] | None = None
+
+
+class Gap(Bounded):
+    """How much better the metric is in the better of two groups; its interval may hold 0."""
+
+    between: tuple[Group, Group] = Field(description="the groups of best and of worst value")
+
+
+class Subgroups(_Part):
+    """A metric in groups of the tested samples; all on the same resamples of patients."""
+
+    metric: str
+    groups: dict[Group, Estimate]
+    gap: Gap
+
+    @model_validator(mode="after")
+    def _between_two_of_them(self) -> Subgroups:
+        best, worst = self.gap.between
+        if best == worst or not {best, worst} <= set(self.groups):
+            raise ValueError("the gap is not between two of the groups")
+        return self
 
 
 class Plugin(_Part):
@@ -134,6 +170,11 @@ class Record(BaseModel):
     precision: Literal["fp32", "bf16"]
     metrics: dict[str, MetricValue]
     baselines: dict[str, dict[str, Estimate]]
+    subgroups: dict[Attribute, Subgroups] | None = Field(
+        None,
+        description="the task's primary metric by sex, age band and view of the tested samples; "
+        "absent where they do not say, where no two groups are large enough, and in older records",
+    )
     counts: Counts
     timing: dict[str, Any] = Field(
         description="seconds of each stage of this run; train_seconds, images_per_second (of "
@@ -147,6 +188,14 @@ class Record(BaseModel):
     )
     flags: list[str]
     notes: list[str]
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without ``subgroups`` where there are none: older records keep their form."""
+        content: dict[str, Any] = dump(self)
+        if content.get("subgroups") is None:
+            content.pop("subgroups", None)
+        return content
 
     def same(self) -> dict[str, Any]:
         """The content that decides whether two records are the same."""

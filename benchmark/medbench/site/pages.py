@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from medbench.evaluation.keyed import PUBLISHED
+from medbench.evaluation.subgroups import ABOUT
 from medbench.leaderboard.board import Board
 from medbench.leaderboard.cells import DASH
 from medbench.leaderboard.render import BADGES, READING, UNPUBLISHED
@@ -106,6 +107,7 @@ def task_page(task: TaskSpec, found: Sequence[Ranking], replaced: int) -> str:
         leads=lead_table(f"Who leads {task.name}, ranking by ranking", found, whole=False),
         filters=filters,
         published=_published(task),
+        about_subgroups=ABOUT,
         reading=READING,
         unpublished="" if task.type in PUBLISHED else UNPUBLISHED,
         badges=BADGES.replace("`", "") if set(badges) - {RERUN} else "",

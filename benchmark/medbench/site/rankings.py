@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from medbench.leaderboard.board import Board, Row
 from medbench.leaderboard.cells import DASH, duration, fraction_cell
 from medbench.leaderboard.collect import Entry, Group
 from medbench.leaderboard.render import DAGGER
+from medbench.schemas.record import GROUPS
 from medbench.schemas.task import TaskSpec
 from medbench.site.lead import Lead, find_lead, plain, sentences, words
 from medbench.site.tables import (
@@ -18,6 +19,7 @@ from medbench.site.tables import (
     Line,
     Link,
     Table,
+    bounded_cell,
     cost_columns,
     costs,
     figure_cell,
@@ -50,6 +52,7 @@ class Ranking:
         said: the same in sentences.
         table: ranked rows and baselines.
         unranked: rows without a rank; None where there are none.
+        subgroups: by sex, age band and view, of the runs that state them.
         notes: what a reader must know.
     """
 
@@ -62,6 +65,7 @@ class Ranking:
     said: list[str]
     table: Table
     unranked: Table | None
+    subgroups: list[Table]
     notes: list[str]
 
     @property
@@ -147,6 +151,7 @@ def _ranking(
         _table(f"{title}: without a rank", board, board.unranked, by_path, page, place)
         if board.unranked
         else None,
+        subgroup_tables(title, rows, by_path),
         notes,
     )
 
@@ -194,19 +199,51 @@ def _table(
     return Table(caption, columns, lines)
 
 
+def subgroup_tables(title: str, rows: Sequence[Row], by_path: Mapping[Path, Entry]) -> list[Table]:
+    """A table for each attribute, with a line for each record that states groups of it."""
+    runs = [(row, by_path[path].record) for row in rows for path in row.records]
+    tables = []
+    for attribute, order in GROUPS.items():
+        stated = [
+            (row, record.seed, found)
+            for row, record in runs
+            if (found := (record.subgroups or {}).get(attribute)) is not None
+        ]
+        for metric in dict.fromkeys(found.metric for _, _, found in stated):
+            chosen = [part for part in stated if part[2].metric == metric]
+            groups = [g for g in order if any(g in found.groups for _, _, found in chosen)]
+            columns = [Column("Model"), Column("Seed", number=True)]
+            columns += [Column(group, number=True) for group in (*groups, "Best against worst")]
+            lines = [
+                Line(
+                    head_cell(row, by_path),
+                    [
+                        Cell(str(seed), value=float(seed)),
+                        *(bounded_cell(found.groups.get(g), size=True) for g in groups),
+                        bounded_cell(found.gap, " against ".join(found.gap.between)),
+                    ],
+                    row.kind,
+                    row.badge,
+                )
+                for row, seed, found in chosen
+            ]
+            tables.append(Table(f"{title}: {metric} by {attribute}", columns, lines))
+    return tables
+
+
 def _metric_column(name: str, board: Board) -> Column:
     arrow = "↑" if board.higher_is_better[name] else "↓"
     return Column(f"{name} {arrow}", number=True, metric=name)
 
 
-def head_cell(row: Row, by_path: dict[Path, Entry]) -> Cell:
+def head_cell(row: Row, by_path: Mapping[Path, Entry]) -> Cell:
     """The name, linked to the model's page."""
     if row.kind == "baseline" or row.baseline:
         return Cell(plain(row), "" if row.kind == "baseline" else "baseline")
     return Cell(links=(Link(page_of("models", base_of(row, by_path)), row.name),))
 
 
-def base_of(row: Row, by_path: dict[Path, Entry]) -> str:
+def base_of(row: Row, by_path: Mapping[Path, Entry]) -> str:
     """The model of a row, without its variant."""
     return by_path[row.records[0]].record.model.name
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from medbench.leaderboard.board import Figure, Row
 from medbench.leaderboard.cells import DASH, cost_cells
+from medbench.schemas.record import Bounded, Estimate
 from medbench.site.lead import words
 
 _SAFE = re.compile(r"[a-z0-9]+([-.@][a-z0-9]+)*\Z")
@@ -106,6 +107,16 @@ def figure_cell(figure: Figure | None, best: bool = False, size: int | None = No
         *figure.ci95,
         mark="best" if best else "",
     )
+
+
+def bounded_cell(found: Bounded | None, note: str = "", size: bool = False) -> Cell:
+    """A value of a record with its interval and a remark; with ``size`` its number of samples."""
+    if found is None:
+        return Cell(DASH, mark="none")
+    bounds = f"[{found.ci95[0]:.3f}, {found.ci95[1]:.3f}]"
+    count = f"n={found.n:,}" if size and isinstance(found, Estimate) else ""
+    lines = "\n".join(filter(None, [bounds, count, note]))
+    return Cell(f"{found.value:.3f}", lines, found.value, *found.ci95)
 
 
 def cost_columns() -> list[Column]:

@@ -71,6 +71,12 @@ def check_statements(
             yield Problem("metric", f"{who} states '{name}', which task '{task.name}' has not.")
         elif metric.card_sha256 != card_sha256(spec):
             yield Problem("metric", f"{who} states '{name}' with an unlike identity card.")
+    for attribute, found in (record.subgroups or {}).items():
+        if found.metric != task.primary:
+            yield Problem(
+                "metric",
+                f"{who} states subgroups by {attribute} of another metric than the task's.",
+            )
 
 
 def check_texts(record: Record) -> Iterator[Problem]:
