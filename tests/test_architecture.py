@@ -107,3 +107,9 @@ def test_no_file_carries_a_machine_or_a_registry() -> None:
             text = path.read_text(encoding="utf-8", errors="replace")
             for word in banned:
                 assert word not in text, f"{name} has {word}"
+
+
+def test_no_two_files_of_tests_share_a_name() -> None:
+    """They are imported by name, and of two of one name pytest collects one."""
+    names = [path.name for path in sorted((ROOT / "tests").rglob("test_*.py"))]
+    assert sorted({name for name in names if names.count(name) > 1}) == []

@@ -21,7 +21,7 @@ class Browser:
 
     def __init__(self) -> None:
         assert CHROMIUM is not None
-        self._profile = tempfile.TemporaryDirectory()
+        self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         (ours_in, theirs_out), (theirs_in, ours_out) = os.pipe(), os.pipe()
 
         def wire() -> None:  # the browser reads from 3 and writes to 4
