@@ -41,7 +41,8 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix benchmark plugins tasks tests
 	$(BIN)/ruff format benchmark plugins tasks tests
 
-# The committed tables, from a clean checkout, at tiny: covid-ct with three seeds, all else with one;
+# The committed tables, from a clean checkout, at tiny: covid-ct with three seeds, training on drawn
+# images with two or three, all else with one;
 # classification and segmentation at three fractions of the labels.
 VARIANTS := radclip radclip@mean-pooling radclip@max-pooling radclip@mean-head radclip@clip radclip@no-base
 ENCODERS := cls-clip adaptor radclip open-clip
@@ -62,9 +63,16 @@ leaderboards: $(STAMP)
 		-t crystal-clean-matching --preset tiny --device cpu --output build/leaderboard-runs
 	$(BIN)/medbench run $(addprefix -m ,$(ENCODERS)) -t rsna -t chexpert -t covidx --protocol paper-compat \
 		--preset tiny --device cpu --output build/leaderboard-runs
-	$(BIN)/medbench run $(addprefix -m unicrossadapter,@no-adapters @random-clip @no-interaction) -m unicrossadapter \
+	$(BIN)/medbench run $(addprefix -m unicrossadapter,@no-adapters @image-adapters @text-adapters @random-clip @no-interaction) -m unicrossadapter \
 		-t iu-xray-report --preset tiny --device cpu --output build/leaderboard-runs
-	$(BIN)/medbench run $(addprefix -m roentgen,@base @unconditional @unet) -m roentgen -t mimic-cxr-generation \
+	$(BIN)/medbench run $(addprefix -m roentgen,@base @unconditional @unet @text-encoder @domain-encoder) -m roentgen -m cls-clip \
+		-t mimic-cxr-generation --preset tiny --device cpu --output build/leaderboard-runs
+	$(BIN)/medbench run -m roentgen -m roentgen@base -t mimic-cxr-text-probe --preset tiny --device cpu --output build/leaderboard-runs
+	$(BIN)/medbench run -m roentgen -t generation-augmentation -t generation-synthetic-only --seed 0 --seed 1 --seed 2 \
+		--preset tiny --device cpu --output build/leaderboard-runs
+	$(BIN)/medbench run -m roentgen -t generation-augmentation-half -t generation-augmentation-x2 -t generation-synthetic-only-x2 \
+		-t generation-synthetic-only-x4 --seed 0 --seed 1 --preset tiny --device cpu --output build/leaderboard-runs
+	$(BIN)/medbench run -m roentgen@base -m baseline@real-only -t generation-augmentation --seed 0 --seed 1 --seed 2 \
 		--preset tiny --device cpu --output build/leaderboard-runs
 	$(BIN)/medbench leaderboard build --runs build/leaderboard-runs --publish --site leaderboards/site
 
