@@ -61,6 +61,7 @@ leaderboards: $(STAMP)
 		--fraction 0.01 --fraction 0.1 --fraction 1.0 --output build/leaderboard-runs
 	$(BIN)/medbench run $(addprefix -m ,$(ENCODERS)) -m cls-clip@clip -t iu-xray-retrieval -t mimic-5x200-retrieval \
 		-t crystal-clean-matching --preset tiny --device cpu --output build/leaderboard-runs
+	$(BIN)/medbench run $(addprefix -m ,$(ENCODERS)) -t iu-xray-report --preset tiny --device cpu --output build/leaderboard-runs
 	$(BIN)/medbench run $(addprefix -m ,$(ENCODERS)) -t rsna -t chexpert -t covidx --protocol paper-compat \
 		--preset tiny --device cpu --output build/leaderboard-runs
 	$(BIN)/medbench run $(addprefix -m unicrossadapter,@no-adapters @image-adapters @text-adapters @random-clip @no-interaction) -m unicrossadapter \
