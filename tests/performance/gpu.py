@@ -26,8 +26,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from medbench.models.capabilities import Stage
+from medbench.models.modules import modules_of
 from medbench.plugins import discover
-from medbench.run.fit import construct, modules_of
+from medbench.run.fit import construct
 from medbench.run.fitting import StageRun
 from medbench.run.request import RunSpec
 from medbench.run.work import peak_memory_mb, watch_memory

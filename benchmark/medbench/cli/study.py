@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medbench.cli import options
 from medbench.cli.catalogue import Json
 from medbench.cli.output import print_fields, print_json, print_table
 from medbench.cli.registry import registry
@@ -81,9 +82,7 @@ def run_study(
             help="Size of models and phantoms, as of `medbench run`.",
         ),
     ] = "auto",
-    device: Annotated[
-        str, typer.Option(envvar="MEDBENCH_DEVICE", metavar="auto|cpu|cuda[:N]", help="Where.")
-    ] = "auto",
+    device: options.Device = "auto",
     limit: Annotated[
         int | None,
         typer.Option(

@@ -162,7 +162,8 @@ def _fine_tune(job: Job) -> ClassPredictions:
     from safetensors.numpy import load_file, save_file
 
     from medbench.evaluation.fine_tune import fine_tune, is_frozen
-    from medbench.run.fit import guarded, modules_of
+    from medbench.models.modules import modules_of
+    from medbench.run.fit import guarded
     from medbench.run.fitting import StageRun
 
     cell, loaded = job.cell, job.loaded

@@ -14,7 +14,7 @@ from medbench.errors import CellError, MedbenchError, PluginError, WeightsError
 from medbench.isolated import IsolatedSpec
 from medbench.isolation.raised import RaisedError
 from medbench.models.capabilities import FitRun, Stage, State
-from medbench.models.modules import modules_of as modules_of
+from medbench.models.modules import modules_of
 from medbench.models.ranks import Ranks
 from medbench.plugins import diverted, load_reference
 from medbench.run.load import TASK_CORPUS, Loaded, corpus_state, open_corpus

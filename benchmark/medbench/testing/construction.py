@@ -6,8 +6,8 @@ from typing import Any
 
 from medbench.errors import MedbenchError
 from medbench.isolated import IsolatedSpec
+from medbench.models.modules import modules_of
 from medbench.run.fit import construct as constructed
-from medbench.run.fit import modules_of
 from medbench.run.load import TASK_CORPUS
 from medbench.run.settings import configure
 from medbench.testing.results import Refused

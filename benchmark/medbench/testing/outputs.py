@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from medbench.errors import PluginError
+from medbench.models.modules import modules_of
 from medbench.run.embed import prompt_features
-from medbench.run.fit import Fitted, guarded, modules_of
+from medbench.run.fit import Fitted, guarded
 from medbench.testing.answers import Answers, answers, unlike
 from medbench.testing.inputs import COUNT, Inputs, inputs
 from medbench.testing.results import NotApplicable, Refused

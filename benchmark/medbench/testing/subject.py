@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from medbench.errors import PluginError
 from medbench.isolated import IsolatedSpec
 from medbench.models.capabilities import Stage, State
-from medbench.run.fit import WEIGHTS, construct, guarded, modules_of, stages_of
+from medbench.models.modules import modules_of
+from medbench.run.fit import WEIGHTS, construct, guarded, stages_of
 from medbench.run.request import DataSource, RunSpec
 from medbench.run.settings import configure
 from medbench.schemas.specs import PRESETS, DatasetSpec
