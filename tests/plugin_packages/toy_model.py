@@ -6,6 +6,7 @@ from medbench import ModelSpec, Stage, Variant, hookimpl
 
 PAUSE = 0.0
 EPOCHS = 6
+STEPS = 4
 
 
 @hookimpl
@@ -48,12 +49,12 @@ class Toy:
         optimiser = torch.optim.AdamW(self.layer.parameters(), lr=1e-2)
         for _ in run.epochs(EPOCHS, self.layer, optimiser):
             self.layer.train()
-            for step in range(4):
+            for step in range(STEPS):
                 loss = self.drop(self.encode_images(batch)).square().mean() + torch.rand(1).mean()
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
-                run.advance(step + 1, 4, loss=float(loss))
+                run.advance(step + 1, STEPS, loss=float(loss))
             time.sleep(PAUSE)
 
     def state(self, stage):

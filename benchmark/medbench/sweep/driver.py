@@ -131,6 +131,7 @@ def _executor(
         gpus=[] if number else dealt,
         gpus_per_cell=means.gpus_per_cell,
         say=say,
+        warm=len(request.models) * len(request.tasks) * len(request.seeds) > 1,
     )
 
 

@@ -35,6 +35,8 @@ class Local:
         gpus: of the machine, as CUDA_VISIBLE_DEVICES would name them; dealt out to the workers.
         gpus_per_cell: share of a GPU, or number of them, that a worker has.
         say: told when a worker died.
+        warm: start all workers at once, and have each import what its first stage will need while
+            the graph is drawn; else each is started when there is something for it.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Local:
         gpus: list[str] | None = None,
         gpus_per_cell: float = 1.0,
         say: Callable[[str], None],
+        warm: bool = False,
     ) -> None:
         self.session = session
         self.retries = retries
@@ -59,6 +62,9 @@ class Local:
             _Worker(mine | (share_of(gpus, gpus_per_cell, i) if gpus else {}))
             for i in range(workers)
         ]
+        if warm:
+            for worker in self._workers:
+                worker.start(warm)
 
     def refuse_missing(self, paths: Sequence[Path]) -> None:
         """Nothing: the workers see what the driver sees."""
@@ -124,7 +130,7 @@ class _Worker:
 
     def ask(self, call: Call, session: Session, threads: int) -> None:
         if self._process is None:
-            self._start()
+            self.start()
         self.call = call
         with suppress(OSError):  # died while idle: its pipe says so to who waits for the answer
             self.connection.send((call.function, session, threads, call.arguments))
@@ -150,11 +156,11 @@ class _Worker:
             process.join()
         process.close()
 
-    def _start(self) -> None:
+    def start(self, warm: bool = False) -> None:
         # a fresh interpreter: a fork would carry the driver's threads and locks along
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, dict(self.environment)))
+        self._process = context.Process(target=serve, args=(theirs, dict(self.environment), warm))
         # Ctrl-C is for the driver, which ends us: the worker is born deaf to it
         heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._process.start()
@@ -162,10 +168,14 @@ class _Worker:
         theirs.close()  # or its end would not be noticed
 
 
-def serve(connection: Connection[Any, Any], environment: Mapping[str, str]) -> None:
+def serve(connection: Connection[Any, Any], environment: Mapping[str, str], warm: bool) -> None:
     """A worker's life: answer until the driver is gone."""
     os.dup2(2, 1)  # stdout is for results, and these are the driver's to print
     os.environ.update(environment)
+    if warm:
+        import torch  # noqa: F401  # seconds, which nobody waits for now
+
+        import medbench.run.runner  # noqa: F401
     while True:
         try:
             asked = connection.recv_bytes()
