@@ -80,6 +80,20 @@ def test_failures_end_their_own_cells(done: tuple[Medbench, Ran]) -> None:
     assert "noise on stdout" in crashing["error"]
 
 
+def test_a_sweep_makes_the_same_of_them(
+    done: tuple[Medbench, Ran], program: Medbench, phantoms: Phantoms
+) -> None:
+    _, *options = line(phantoms, *MODELS)
+    swept = program("sweep", "--workers", "2", *options)
+    assert swept.code == 1, swept.err
+    for model in ("edge", "toy"):
+        once = of(done[1], model)["hashes"]["predictions"]
+        assert of(swept, model)["hashes"]["predictions"] == once
+    failed = {found["cell"]: found["error"] for found in swept.json["failed"]}
+    assert "is not valid: size" in failed["edge@broken x covidx"]
+    assert "was ended by signal SIGSEGV" in failed["edge@crashing x covidx, seed 0"]
+
+
 def test_a_model_that_is_not_valid_alone_is_the_commands_error(home: Path) -> None:
     with pytest.raises(PluginError, match="not valid: size"):
         resolve(Request(models=("edge@broken",), tasks=("covidx",)), discover())

@@ -2,7 +2,8 @@
 
 Real and generated images are compared at one size, `SIZE`, whatever a model draws at. On phantoms
 they are judged by networks trained here on the training part (`medbench.run.judges`); on real data
-by those whose weights the user has, when the metrics ask for them.
+by those whose weights the user has, when the metrics ask for them. Where the task names a writer,
+a generator of reports reads the images instead (`medbench.run.writer`), on phantoms and real data.
 """
 
 from __future__ import annotations
@@ -148,6 +149,10 @@ def _judged(job: Job, made: Bytes, asked: Rows) -> ImagePredictions:
     )
     if not table.label_names:
         table = replace(table, labels=None, real_labels=None)
+    if job.cell.writer is not None:
+        from medbench.run.writer import with_written
+
+        return with_written(job, table)
     if loaded.dataset.track == "real":
         return table
     return with_training(job, with_judgement(job, with_features(job, table), prompts))

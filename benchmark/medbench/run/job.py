@@ -125,6 +125,8 @@ def baseline_predictions(job: Job, name: str) -> AnyPredictions:
 
 def baseline_key(cell: RunSpec, loaded: Loaded, images: Decoded, name: str) -> dict[str, Any]:
     """Everything that determines a baseline's predictions."""
+    from medbench.run.records import written_by
+
     return {
         "baseline": name,
         "task": cell.task.sha256,
@@ -133,5 +135,6 @@ def baseline_key(cell: RunSpec, loaded: Loaded, images: Decoded, name: str) -> d
         "seed": cell.seed if cell.task.synthetic else 0,  # its baseline is trained
         "samples": loaded.manifest.sha256,
         "images": images_key(loaded.dataset, images.size, loaded.samples),
+        **written_by(cell, loaded),
         "code": {name: code_sha256(name) for name in ("medbench.evaluation", "medbench.run")},
     }

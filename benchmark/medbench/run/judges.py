@@ -83,14 +83,18 @@ def with_training(job: Job, table: ImagePredictions) -> ImagePredictions:
     assert table.judge_images is not None
     # of length one, so that the nearest is that of the largest cosine
     found = told[nearest_images(table.judge_images, seen["space"][told])[0]]
-    samples = [job.loaded.samples[row] for row in job.loaded.tested.tolist()]
     return replace(
         table,
         train_distances=generated,
         real_train_distances=real,
         reports=[texts[k] for k in found.tolist()],
-        prompt_reports=[sample.text or "" for sample in samples],
+        prompt_reports=reports_of_prompts(job),
     )
+
+
+def reports_of_prompts(job: Job) -> list[str]:
+    """The whole report of each tested sample, whose impression is a prompt."""
+    return [job.loaded.samples[row].text or "" for row in job.loaded.tested.tolist()]
 
 
 def _key(job: Job, what: str) -> dict[str, Any]:

@@ -77,6 +77,7 @@ def identity(cell: RunSpec, loaded: Loaded) -> dict[str, Any]:
         "seed": cell.seed,
         "precision": cell.precision,
         "limit": cell.limit,
+        **({"writer": identity(cell.writer, loaded)} if cell.writer else {}),
     }
 
 
@@ -120,7 +121,14 @@ def inputs(cell: RunSpec, loaded: Loaded, corpora: Iterable[str]) -> dict[str, A
         "training": [cell.devices, cell.accumulate],
         "backbones": _judges(cell),
         "code": {p: code_there(cell.model, p) or code_sha256(p) for p in sorted(packages)},
+        **written_by(cell, loaded),
     }
+
+
+def written_by(cell: RunSpec, loaded: Loaded) -> dict[str, Any]:
+    """What decides the reports that a task's writer writes, as ``writer``; empty without one."""
+    writer = cell.writer
+    return {"writer": inputs(writer, loaded, writer.corpora)} if writer else {}
 
 
 def _judges(cell: RunSpec) -> dict[str, str | None]:
@@ -248,6 +256,7 @@ def assemble(name: str, cell: RunSpec, loaded: Loaded, results: Results) -> Reco
         notes=[
             _division_note(cell, parts),
             *_phantom_note(loaded),
+            *_writer_note(cell),
             *fitted.notes,
             *results.scored.notes,
             *results.apart.notes,
@@ -320,6 +329,16 @@ def _phantom_note(loaded: Loaded) -> list[str]:
     if loaded.dataset.track == "real" or not spec.phantom_of:
         return []
     return [f"phantom of {spec.name}: {spec.phantom_of}"]
+
+
+def _writer_note(cell: RunSpec) -> list[str]:
+    writer = cell.writer
+    if writer is None:
+        return []
+    return [
+        f"reports of the images are written by {writer.model_id} ({writer.distribution} "
+        f"{writer.plugin_version}, preset {writer.preset}, seed {writer.seed})"
+    ]
 
 
 def _parameters(fitted: Fitted) -> Parameters:

@@ -7,9 +7,9 @@ study gets the report of the training study whose image features are nearest to 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ from medbench.evaluation.report_cases import attended
 from medbench.evaluation.report_predictions import ReportPredictions
 from medbench.run.embed import Features
 from medbench.run.job import Job
+from medbench.run.reporter import Reporter
+from medbench.run.request import RunSpec
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +40,16 @@ def predict(job: Job) -> ReportPredictions:
     todo = studies(job.loaded.samples, job.loaded.tested.tolist())
     if "generate_reports" not in job.cell.capabilities:
         return _table(job, todo, _looked_up(job, todo))
-    table = _table(job, todo, _written(job, todo))
+    title = f"generate reports of {job.loaded.dataset.spec.name}"
+    texts = write_reports(
+        job.cell,
+        job.model.model,
+        len(todo),
+        lambda part: _views(job, todo[part]),
+        title,
+        job.reporter,
+    )
+    table = _table(job, todo, texts)
     if not hasattr(job.model.model, "explain_reports"):
         return table
     rows = attended(table)
@@ -46,27 +57,47 @@ def predict(job: Job) -> ReportPredictions:
     return replace(table, attention=Attention.of([table.sample_ids[row] for row in rows], told))
 
 
-def _written(job: Job, todo: Sequence[Sequence[int]]) -> list[str]:
-    """What ``generate_reports`` gives for some studies."""
+def write_reports(
+    cell: RunSpec,
+    model: Any,
+    count: int,
+    views: Callable[[slice], tuple[torch.Tensor, torch.Tensor]],
+    title: str,
+    reporter: Reporter,
+) -> list[str]:
+    """What ``generate_reports`` gives for some studies, batch by batch.
+
+    Args:
+        cell: whose model it is, with its batch size.
+        model: fitted, on the cell's device.
+        count: number of studies.
+        views: gives of some of them images float32 [B, V, 3, H, W] in [0, 1] and the mask
+            bool [B, V] of those that exist, on the cell's device.
+        title: of the work, for people.
+        reporter: is told how it goes.
+
+    Raises:
+        CellError: the model raised.
+        PluginError: it gave something else than a text for each study.
+    """
     import torch
 
     from medbench.run.fit import guarded
 
-    cell = job.cell
     texts: list[str] = []
-    title = f"generate reports of {job.loaded.dataset.spec.name}"
-    with job.reporter.stage(title, "generate") as done:
-        for start in range(0, len(todo), cell.batch_size):
-            some = todo[start : start + cell.batch_size]
+    with reporter.stage(title, "generate") as done:
+        for start in range(0, count, cell.batch_size):
+            part = slice(start, min(start + cell.batch_size, count))
+            expected = part.stop - part.start
             with guarded(cell, "generate_reports"), torch.inference_mode():
-                found = job.model.model.generate_reports(*_views(job, some))
-            if len(found) != len(some) or not all(isinstance(text, str) for text in found):
+                found = list(model.generate_reports(*views(part)))
+            if len(found) != expected or not all(isinstance(text, str) for text in found):
                 raise PluginError(
                     f"{cell.title}: generate_reports of model '{cell.model.name}' breaks its "
-                    f"contract: {len(found)} answers for {len(some)} studies, or not texts."
+                    f"contract: {len(found)} answers for {expected} studies, or not texts."
                 )
             texts += found
-            done(len(texts), len(todo))
+            done(len(texts), count)
     return texts
 
 

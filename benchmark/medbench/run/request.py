@@ -77,6 +77,7 @@ class RunSpec:
     precision: Literal["fp32", "bf16"]
     batch_size: int
     limit: int | None
+    writer: RunSpec | None = None  #: the task's writer of reports, on the same data
 
     @property
     def capabilities(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from typing import Any, Literal
 from medbench.errors import (
     CellError,
     DataError,
+    MedbenchError,
     PluginError,
     UsageError,
     WeightsError,
@@ -47,8 +49,10 @@ def resolve(request: Request, registry: Registry) -> Plan:
     settings = parse_settings(request.settings)
     models = [_model(name, registry) for name in _once(request.models, "model")]
     tasks = [_task(name, registry) for name in _once(request.tasks, "task")]
-    weights = _weights(request.weights, models, registry)
-    corpora_names = {name for spec, _ in models for name in spec.pretraining}
+    writers = {task.name: _writer(task, registry) for task in tasks if task.writer}
+    involved = [*models, *writers.values()]
+    weights = _weights(request.weights, involved, registry)
+    corpora_names = {name for spec, _ in involved for name in spec.pretraining}
     sources = _sources(request.data, {task.dataset for task in tasks}, corpora_names, registry)
     if request.limit is not None and request.limit < 1:
         raise UsageError("--limit takes a number of samples, at least 1.")
@@ -62,8 +66,8 @@ def resolve(request: Request, registry: Registry) -> Plan:
     skipped: list[Skip] = []
     refused: list[Refusal] = []
     for spec, variant, task in _matrix(models, tasks):
-        plugin = registry.owner("models", spec.name)
         name = f"{spec.name}@{variant.name}" if variant else spec.name
+        writer = writers.get(task.name)
         adaptation = _adaptation(request.adaptation, spec, variant, task)
         reason = _impossible(spec, variant, task, adaptation, request.protocol)
         if not reason and adaptation == "zero-shot" and set(request.fractions) != {1.0}:
@@ -77,61 +81,102 @@ def resolve(request: Request, registry: Registry) -> Plan:
             only = ", ".join(variant.presets)
             skipped.append(Skip(name, task.name, f"{name} exists at preset {only} only"))
             continue
-        given = _weights_for(weights, spec, variant)
-        for_stages = {
-            n.partition("@")[2]: path
-            for n, path in weights.items()
-            if n.startswith(f"{spec.name}@")
-        }
-        scratch = variant is not None and variant.from_scratch
-        if preset in spec.needs_weights and not (given or for_stages or scratch):
-            base = _variant_weights_hint(spec, variant)
-            raise WeightsError(
-                f"{name} at preset '{preset}' needs its published weights, which are not given."
-                f" Name a local file or folder with --weights {base}=PATH, or choose a preset "
-                "that trains here, such as --preset tiny."
-            )
+        if writer is not None and preset not in _presets_of(*writer):
+            reason = f"{task.writer}, which reads the images, has no preset '{preset}'"
+            skipped.append(Skip(name, task.name, reason))
+            continue
         try:
-            config, values, assumed = configure(spec, plugin, preset, variant, settings)
+            model = _model_fields(spec, variant, preset, settings, weights, sources, registry)
+            judge = writer and _judge_fields(task, *writer, preset, weights, sources, registry)
         except (PluginError, CellError) as error:  # the model's fault, not that of the others
             refused.append(Refusal(f"{name} x {task.name}", error))
             continue
         draws = product(_once(request.fractions, "fraction"), _once(request.seeds, "seed"))
         for fraction, seed in draws:
-            cells.append(
-                RunSpec(
-                    model=spec,
-                    variant=variant,
-                    preset=preset,
-                    config=config,
-                    config_values=values,
-                    assumed=assumed,
-                    distribution=plugin.distribution,
-                    plugin_version=plugin.version,
-                    plugin_package=spec.cls.partition(":")[0].partition(".")[0],
-                    weights=given,
-                    stage_weights=for_stages,
-                    task=task,
-                    source=source,
-                    corpora={n: sources[n] for n in spec.pretraining},
-                    protocol=request.protocol,  # type: ignore[arg-type]
-                    adaptation=adaptation,
-                    fraction=fraction,
-                    seed=seed,
-                    device=device,
-                    devices=request.devices,
-                    accumulate=request.accumulate,
-                    precision=precision,
-                    batch_size=_batch_size(request.batch_size, device),
-                    limit=request.limit,
-                )
+            cell = RunSpec(
+                **model,
+                preset=preset,
+                task=task,
+                source=source,
+                protocol=request.protocol,  # type: ignore[arg-type]
+                adaptation=adaptation,
+                fraction=fraction,
+                seed=seed,
+                device=device,
+                devices=request.devices,
+                accumulate=request.accumulate,
+                precision=precision,
+                batch_size=_batch_size(request.batch_size, device),
+                limit=request.limit,
             )
+            if judge is not None:
+                # one judge, whatever the seed, the labels and the devices of who is judged
+                alike = {"fraction": 1.0, "seed": 0, "devices": 1, "accumulate": 1}
+                cell = replace(cell, writer=replace(cell, **judge, **alike))
+            cells.append(cell)
     if not cells and refused:
         raise refused[0].error
     if not cells:
         reasons = "; ".join(f"{s.model} x {s.task}: {s.reason}" for s in skipped)
         raise UsageError(f"Nothing can be run. {reasons}.")
     return Plan(tuple(cells), tuple(skipped), output, tuple(refused))
+
+
+def _model_fields(
+    spec: ModelSpec,
+    variant: Variant | None,
+    preset: str,
+    settings: dict[str, Any],
+    weights: Mapping[str, Path],
+    sources: Mapping[str, DataSource],
+    registry: Registry,
+) -> dict[str, Any]:
+    """What a RunSpec says of its model. Raises WeightsError without weights that it needs, and what
+    `configure` raises."""
+    plugin = registry.owner("models", spec.name)
+    given = _weights_for(weights, spec, variant)
+    for_stages = {
+        n.partition("@")[2]: path for n, path in weights.items() if n.startswith(f"{spec.name}@")
+    }
+    scratch = variant is not None and variant.from_scratch
+    if preset in spec.needs_weights and not (given or for_stages or scratch):
+        name = f"{spec.name}@{variant.name}" if variant else spec.name
+        base = _variant_weights_hint(spec, variant)
+        raise WeightsError(
+            f"{name} at preset '{preset}' needs its published weights, which are not given."
+            f" Name a local file or folder with --weights {base}=PATH, or choose a preset "
+            "that trains here, such as --preset tiny."
+        )
+    config, values, assumed = configure(spec, plugin, preset, variant, settings)
+    return {
+        "model": spec,
+        "variant": variant,
+        "config": config,
+        "config_values": values,
+        "assumed": assumed,
+        "distribution": plugin.distribution,
+        "plugin_version": plugin.version,
+        "plugin_package": spec.cls.partition(":")[0].partition(".")[0],
+        "weights": given,
+        "stage_weights": for_stages,
+        "corpora": {name: sources[name] for name in spec.pretraining},
+    }
+
+
+def _judge_fields(
+    task: TaskSpec,
+    spec: ModelSpec,
+    variant: Variant | None,
+    preset: str,
+    weights: Mapping[str, Path],
+    sources: Mapping[str, DataSource],
+    registry: Registry,
+) -> dict[str, Any]:
+    """As `_model_fields`, of a task's writer; no ``--set`` of the models under test concerns it."""
+    try:
+        return _model_fields(spec, variant, preset, {}, weights, sources, registry)
+    except WeightsError as error:
+        raise WeightsError(f"{_written_by(task)}. {error}") from error
 
 
 def _matrix(
@@ -220,6 +265,25 @@ def _task(name: str, registry: Registry) -> TaskSpec:
         registry.metric(metric)
     registry.dataset(task.dataset)
     return task
+
+
+def _writer(task: TaskSpec, registry: Registry) -> tuple[ModelSpec, Variant | None]:
+    """The model that writes the reports of a task's generated images. Raises UsageError or
+    PluginError where there is none, or it does not write."""
+    try:
+        spec, variant = _model(task.writer, registry)
+    except MedbenchError as error:
+        raise type(error)(f"{_written_by(task)}. {error}") from error
+    if "generate_reports" not in spec.capabilities_of(variant):
+        raise UsageError(
+            f"{_written_by(task)}, which has no generate_reports and so writes none. Name another "
+            "model as writer in the task file."
+        )
+    return spec, variant
+
+
+def _written_by(task: TaskSpec) -> str:
+    return f"Task '{task.name}' has the reports of generated images written by '{task.writer}'"
 
 
 def _sources(
@@ -322,6 +386,11 @@ def _preset(asked: str, spec: ModelSpec, source: DataSource, device: str) -> str
     return asked
 
 
+def _presets_of(spec: ModelSpec, variant: Variant | None) -> Sequence[str]:
+    """The presets that a model has in a variant."""
+    return (variant.presets if variant else ()) or tuple(spec.presets) or PRESETS
+
+
 def _adaptation(asked: str | None, spec: ModelSpec, variant: Variant | None, task: TaskSpec) -> Any:
     if asked is not None and asked not in ADAPTATIONS:
         raise unknown_name("adaptation", asked, ADAPTATIONS)
@@ -355,6 +424,8 @@ def _impossible(
         offers = ", ".join(task.baselines)
         named = variant is not None and variant.name in task.baselines
         return "" if named else f"the task's baselines are {offers}"
+    if task.writer.partition("@")[0] == spec.name:
+        return f"{task.writer} writes the reports of the images there, and does not judge its own"
     what = "augmentation" if task.synthetic is not None else adaptation or task.type
     if task.input == "text":
         what = "text-probe"

@@ -19,10 +19,11 @@ _LATER: dict[str, Any] = {
     "match": "", "per_prompt": 1, "max_length": None, "min_frequency": 1,
     "of": "", "uncertain": "ignore", "missing": "ignore",
     "val": 0, "test": 0, "tested": "test", "views": [], "without": "", "synthetic": None,
-    "input": "image",
+    "input": "image", "writer": "",
 }  # fmt: skip
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+_NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
+Name = Annotated[str, Field(pattern=rf"^{_NAME}$")]
 
 
 class _Strict(BaseModel):
@@ -144,6 +145,13 @@ class TaskSpec(_Strict):
     per_prompt: int = Field(
         1, ge=1, le=16, description="of image-generation: images generated for each prompt"
     )
+    writer: str = Field(
+        "",
+        pattern=rf"^({_NAME}(@{_NAME})?)?$",
+        description="of image-generation: the model, or MODEL@VARIANT, that writes the reports of "
+        "generated images, trained on the training part of the task; empty: on phantoms reports "
+        "are looked up",
+    )
     max_length: int | None = Field(
         None, ge=1, description="of report-generation: words that the R2Gen convention keeps"
     )
@@ -187,6 +195,8 @@ class TaskSpec(_Strict):
             raise ValueError("[synthetic] is for findings of an image, several at once")
         if self.input == "text" and (self.adaptations != ("linear-probe",) or self.unit != "image"):
             raise ValueError("input 'text' is for the linear probe of a classification by image")
+        if self.writer and self.type != "image-generation":
+            raise ValueError("writer is for image-generation")
         if self.type == "retrieval" and not self.match:
             raise ValueError("a retrieval task needs match")
         if self.match in ("class", "label") and len(self.labels) < 2:
