@@ -199,6 +199,14 @@ def test_flagged_runs_are_listed_without_a_rank(tmp_path: Path, flag: str) -> No
     assert primary(tmp_path / "out")["a"]["rank"] == "1"
 
 
+def test_a_run_without_a_rank_is_listed_from_its_record_alone(tmp_path: Path) -> None:
+    write_run(tmp_path / "r", "a", skill=2.0)
+    run = write_run(tmp_path / "r", "b", flags=("limited",))
+    (run / "predictions.parquet").write_bytes(b"not read")
+    text = page([tmp_path / "r"], tmp_path / "out")
+    assert "| b |" in text.partition("Listed without a rank")[2]
+
+
 def test_failed_runs_and_runs_of_another_task_file_have_no_rank(tmp_path: Path) -> None:
     write_run(tmp_path / "r", "a")
     write_run(tmp_path / "r", "b", status="failed", metrics={})

@@ -22,6 +22,7 @@ from medbench.errors import DataError, UsageError
 from medbench.leaderboard.build import held
 from medbench.plugins import Registry
 from medbench.schemas.task import load_task
+from medbench.site import sources
 from medbench.site.build import build
 from medbench.site.sources import stale
 from medbench.site.tables import slug
@@ -275,6 +276,19 @@ def test_a_stale_site_is_noticed(copied: Path, registry: Registry) -> None:
     assert "site/metrics/auroc.html is missing" in found
     page.write_text(text, "utf-8")
     edit(held(copied)[0], notes=["another note"])
+    assert "built from other records" in " ".join(problems(copied, registry))
+
+
+@pytest.mark.parametrize("package", ["leaderboard", "site", "study"])
+def test_a_site_of_other_code_is_noticed(
+    copied: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, package: str
+) -> None:
+    for folder in sources.CODE:
+        shutil.copytree(folder, tmp_path / "code" / folder.name)
+    monkeypatch.setattr(sources, "CODE", [tmp_path / "code" / f.name for f in sources.CODE])
+    assert problems(copied, registry) == []
+    with (tmp_path / "code" / package / "__init__.py").open("a", encoding="utf-8") as file:
+        file.write("# changed\n")
     assert "built from other records" in " ".join(problems(copied, registry))
 
 

@@ -235,7 +235,9 @@ def _names(entries: Sequence[Entry]) -> dict[tuple[str, str], str]:
 
 def _row(name: str, kind: str, entries: Sequence[Entry], specs: Mapping[str, MetricSpec]) -> Row:
     records = [entry.record for entry in entries]
-    tables = [t for t in (e.predictions for e in entries) if t is not None]
+    # only models are ranked, and the interval of a single run is in its record
+    needed = entries if kind == "model" or len(entries) > 1 else ()
+    tables = [t for t in (e.predictions for e in needed) if t is not None]
     whole = len(tables) == len(entries) and same_samples(tables)
     joint: dict[str, tuple[float, float]] = {}
     if whole and len(entries) > 1:

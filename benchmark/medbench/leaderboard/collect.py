@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from medbench.errors import DataError, unknown_name
 from medbench.evaluation.files import AnyPredictions, read_predictions
-from medbench.evaluation.keyed import Recognised, recognise
+from medbench.evaluation.keyed import Arrays, Recognised, recognise
+from medbench.evaluation.predictions import ClassPredictions
 from medbench.leaderboard.submitted import RERUN, SELF_REPORTED, Submitted, submitted
 from medbench.schemas.contamination import contamination
 from medbench.schemas.record import Record, predictions_name
@@ -66,17 +67,25 @@ class Entry:
 
     def recognised(self) -> Recognised | None:
         """Its predictions, read anew and held against its hashes; None when they are not there."""
+        table = self._read()
+        if table is None:
+            return None
+        return recognise(table, self.record.data.manifest_sha256, self.record.hashes)
+
+    def _read(self) -> AnyPredictions | None:
         if not self.table.is_file():
             return None
-        table = read_predictions(self.table, self.record.task.type, self.task.multiclass)
-        return recognise(table, self.record.data.manifest_sha256, self.record.hashes)
+        return read_predictions(self.table, self.record.task.type, self.task.multiclass)
 
     @cached_property
     def predictions(self) -> AnyPredictions | None:
         """With keys for ids and sorted by key, where its type has keys; None when they are not
-        beside the record."""
-        found = self.recognised()
-        return None if found is None else found.table
+        beside the record. Not held against the hashes, which takes longer than reading."""
+        table = self._read()
+        manifest = self.record.data.manifest_sha256
+        if isinstance(table, Arrays):  # whose hashes tell keys from ids
+            return recognise(table, manifest, self.record.hashes).table
+        return table.publishable(manifest) if isinstance(table, ClassPredictions) else table
 
     def forget(self) -> None:
         """Let go of predictions that were read; they are read anew when they are asked for."""

@@ -1,7 +1,9 @@
 """What a site was built from, kept beside it: so that a stale one is noticed without building it.
 
-``built-from.json`` holds a hash of everything that determines the pages (records, the definitions
-that pages show, this package's own files) and the hash of every file of the site.
+``built-from.json`` holds a hash of what the pages follow from (records, the definitions that pages
+show, and the files of `medbench.site`, `medbench.leaderboard` and `medbench.study`) and the hash of
+every file of the site. The code beneath these is not in it: metrics stand in records with the hash
+of their card, and what else changes a page is found when the site is built again.
 """
 
 from __future__ import annotations
@@ -21,12 +23,15 @@ from medbench.site.studies import cell_of, shown_studies
 BUILT_FROM = "built-from.json"
 SCHEMA = "medbench.site/1"
 
+#: Folders of this package whose files make ranks, verdicts and pages.
+CODE = [Path(__file__).parents[1] / name for name in ("leaderboard", "site", "study")]
+
 
 def inputs_sha256(
     records: Sequence[Path], root: Path, tasks: Mapping[str, TaskSpec], registry: Registry
 ) -> str:
-    """Hash of all that the pages follow from. Predictions count through the hashes in their
-    records.
+    """Hash of what the pages follow from (see above). Predictions count through the hashes in
+    their records.
 
     Args:
         records: in the order in which they are read.
@@ -51,9 +56,13 @@ def inputs_sha256(
         "metrics": _specs("metrics", metrics, registry),
     }
     total.update(json.dumps(shown, sort_keys=True, default=str).encode())
-    own = Path(__file__).parent
     parts = [(path.name, path) for path in shown_studies(registry, cells).values()]
-    parts += [(p.relative_to(own).as_posix(), p) for p in sorted(own.rglob("*")) if _source(p)]
+    for folder in CODE:
+        parts += [
+            (path.relative_to(folder.parent).as_posix(), path)
+            for path in folder.rglob("*")
+            if _source(path)
+        ]
     for name, path in sorted(parts):
         total.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return total.hexdigest()
