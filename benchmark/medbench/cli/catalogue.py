@@ -148,6 +148,7 @@ def show_task(name: Annotated[str, _name("task")], json: Json = False) -> None:
             ("adaptations", ", ".join(task.adaptations)),
             ("metrics", ", ".join(task.metrics)),
             ("ranked by", task.primary),
+            ("writer", task.writer),
             ("baselines", ", ".join(task.baselines)),
             (
                 "protocols",

@@ -31,7 +31,7 @@ BASELINES: dict[str, dict[str, str]] = {
         "real-versus-real": "the real test images in two halves, by patient: what a perfect "
         "generator reaches at half the size",
         "real": "the real test images themselves in the place of generated ones: how much the "
-        "judges of label fidelity and alignment can see at all",
+        "judges, and the task's writer of reports, can see at all",
         "nearest-prompt": "the training image whose report is nearest to the prompt, by cosine of "
         "TF-IDF of its words: looking up instead of drawing",
         "noise": "grey noise with the mean and spread of the training images: the worst",

@@ -111,8 +111,9 @@ def resolve(request: Request, registry: Registry) -> Plan:
             )
             if judge is not None:
                 # one judge, whatever the seed, the labels and the devices of who is judged
-                alike = {"fraction": 1.0, "seed": 0, "devices": 1, "accumulate": 1}
-                cell = replace(cell, writer=replace(cell, **judge, **alike))
+                told = replace(cell, **judge)
+                told = replace(told, fraction=1.0, seed=0, devices=1, accumulate=1)
+                cell = replace(cell, writer=told)
             cells.append(cell)
     if not cells and refused:
         raise refused[0].error

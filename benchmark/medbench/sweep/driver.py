@@ -151,7 +151,8 @@ def graph_of(executor: Executor, request: Request) -> Graph:
         raise _KINDS.get(answer.exit_code, MedbenchError)(answer.error)
     graph = answer.graph
     wanted = {graph.plan.output}
-    for cell in graph.plan.cells:
+    writers = (cell.writer for cell in graph.plan.cells if cell.writer is not None)
+    for cell in (*graph.plan.cells, *writers):
         sources = (cell.source, *cell.corpora.values())
         wanted |= {source.root for source in sources if source.root is not None}
         wanted |= {path for path in (cell.weights, *cell.stage_weights.values()) if path}

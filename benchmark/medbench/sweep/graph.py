@@ -102,7 +102,11 @@ def draw(plan: Plan, store: Store) -> Graph:
     for index in range(len(plan.cells)):
         drawing.add_cell(index)
     nodes = list(drawing.nodes.values())
-    lonely = {node.id for node in nodes if node.kind in SHARED and len(node.cells) == 1}
+    lonely = {
+        node.id
+        for node in nodes
+        if node.kind in SHARED and len(node.cells) == 1 and not _writes(plan, node)
+    }
     return Graph(
         plan,
         tuple(
@@ -111,6 +115,11 @@ def draw(plan: Plan, store: Store) -> Graph:
             if node.id not in lonely
         ),
     )
+
+
+def _writes(plan: Plan, node: Node) -> bool:
+    """Whether a task's writer is trained for some baselines: then others wait for it."""
+    return node.kind == "baselines" and plan.cells[node.cells[0]].writer is not None
 
 
 @dataclass
@@ -133,6 +142,7 @@ class _Drawing:
     decoded: dict[tuple[str, int], str] = field(
         default_factory=dict
     )  # the first of a dataset at a size
+    written: dict[str, str] = field(default_factory=dict)  # the first baselines of a writer
 
     def add_cell(self, index: int) -> None:
         from medbench.run import records
@@ -241,6 +251,12 @@ class _Drawing:
             "seed": cell.seed if cell.task.synthetic else 0,
             "images": data[-1],
         }
+        first = ""
+        if cell.writer is not None:
+            key["writer"] = _made_of(cell.writer)
+            # whoever is first trains the writer, for all
+            judge = digest([key["writer"], key["task"], key["protocol"], data[:-1]])
+            first = self.written.setdefault(judge, digest(["baselines", key]))
         images: Any = SimpleNamespace(size=size)  # no pixel is looked at
         there = loaded is not None and all(
             self.store.has("baselines", baseline_key(cell, loaded, images, name))
@@ -249,7 +265,16 @@ class _Drawing:
         trained = cell.task.type != "classification" or cell.task.synthetic is not None
         title = f"baselines of {cell.task.name}"
         return self._add(
-            ["baselines", key], index, "baselines", title, "baselines", "", data, there, trained
+            ["baselines", key],
+            index,
+            "baselines",
+            title,
+            "baselines",
+            "",
+            data,
+            there,
+            trained,
+            first,
         )
 
     def _train(
@@ -393,6 +418,13 @@ class _Drawing:
                 with suppress(MedbenchError):  # it is said when the cell is run
                     self.divided[name] = load(cell, self.store, Reporter())
         return self.divided[name]
+
+
+def _made_of(writer: RunSpec) -> list[Any]:
+    """What decides a writer's reports, as far as it is known without the data."""
+    given = {name: str(path) for name, path in writer.stage_weights.items()}
+    own = [writer.model_id, writer.preset, dict(writer.config_values), str(writer.weights), given]
+    return [*own, writer.precision, writer.device.partition(":")[0], writer.batch_size]
 
 
 def _given(cell: RunSpec, stage: Stage) -> str:
