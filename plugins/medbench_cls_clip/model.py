@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from medbench.data.images import to_unit
 from medbench.data.samples import Corpus, Sample
 from medbench.data.splits import fraction, patients_of
 from medbench.errors import WeightsError
@@ -35,6 +35,7 @@ from medbench.models.clip import (
 from medbench.models.contrastive import MAX_SCALE, train_contrastive
 from medbench.models.descent import Recipe
 from medbench.models.pairs import evenly
+from medbench.models.prefetch import Pictures
 from medbench.models.tokenizer import tokenize
 from medbench.schemas.task import TaskSpec
 from medbench_cls_clip.adapters import attach, norms
@@ -190,13 +191,14 @@ class ClsClip:
             rank=run.ranks.rank,
         )
 
+        pictures = Pictures(images, run.device)
+
         def begin(epoch: int) -> None:
             wording.begin(epoch)
             augment.begin(epoch)
 
         def of_images(chosen: torch.Tensor) -> torch.Tensor:
-            batch = _batch(images, chosen.tolist()).to(run.device)
-            return image_features(self.clip, augment(batch))
+            return image_features(self.clip, augment(pictures(chosen)))
 
         def of_texts(chosen: torch.Tensor) -> torch.Tensor:
             tokens = tokenize(wording.texts(chosen.tolist()), recipe.tokens)
@@ -222,6 +224,7 @@ class ClsClip:
             logit_scale=self.clip.logit_scale,  # type: ignore[arg-type]
             begin=begin,
             generators=[augment.generator],
+            pictures=pictures,
         )
         if shown:
             recalibrate(self._tower, self._statistics_batches(decoded.take(shown), run))
@@ -234,7 +237,8 @@ class ClsClip:
         """Batches of one size, not augmented."""
         size = min(FORWARD_BATCH, len(images))
         for start in range(0, len(images) - size + 1, size):
-            yield normalise(_batch(images, range(start, start + size)).to(run.device))
+            pictures = images.stack(range(start, start + size)).to(run.device)
+            yield normalise(to_unit(pictures))
             run.advance(start + size, len(images))
 
     # --- encoding ---------------------------------------------------------------------------
@@ -359,10 +363,3 @@ def _decode(corpus: Corpus, samples: Sequence[Sample], size: int, run: FitRun) -
             run.folder / f"decoding-{size}",
         )
     return Decoded.open(folder, samples)
-
-
-def _batch(images: Decoded, rows: Sequence[int]) -> torch.Tensor:
-    """float32 [B, 3, S, S] in [0, 1]."""
-    from medbench.data.images import to_tensor
-
-    return to_tensor(np.concatenate([images[row] for row in rows]))

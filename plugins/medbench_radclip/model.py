@@ -33,6 +33,7 @@ from medbench.models.contrastive import distinct, lookup, seeded, train_contrast
 from medbench.models.descent import Recipe
 from medbench.models.pairs import evenly, texts_of, training_pairs
 from medbench.models.patches import patch_features
+from medbench.models.prefetch import Pictures
 from medbench.schemas.task import TaskSpec
 from medbench_radclip.adapter import MaxPooling, MeanHead, MeanPooling, SlicePooling
 from medbench_radclip.config import RadclipConfig
@@ -206,8 +207,9 @@ class Radclip:
         images.warm(run.advance)
         texts, rows = distinct(texts_of(samples))
         table = embed_texts(clip, texts, config.context)  # [U, D]; the text tower runs once
+        pictures = Pictures(images, run.device)
         train_contrastive(
-            lambda chosen: image_features(clip, images.batch(chosen.tolist()).to(run.device)),
+            lambda chosen: image_features(clip, pictures(chosen)),
             lookup(table, rows),
             len(samples),
             modules=[tower],
@@ -220,6 +222,7 @@ class Radclip:
             ),
             run=run,
             stage="pairs",
+            pictures=pictures,
         )
         recalibrate(tower, self._statistics_batches(images, len(samples), run))
 

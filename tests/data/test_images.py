@@ -11,7 +11,7 @@ from counting_reader import make
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medbench.data.images import Images, Volumes, resize, thumbnail, to_bytes, to_tensor
+from medbench.data.images import Images, Volumes, alike, resize, thumbnail, to_bytes, to_tensor
 from medbench.errors import DataError
 
 
@@ -55,6 +55,17 @@ def test_tensors_are_three_channels_in_the_unit_range() -> None:
     assert to_tensor(colour).shape == (4, 3, 5, 5)
     assert to_tensor(colour)[0, :, 0, 0].tolist() == [0, 1, 0]
     assert grey.tolist() == [[[0, 255], [51, 102]]]
+
+
+@pytest.mark.parametrize("slices", [(), (4,)])
+def test_grey_beside_colour_becomes_the_same_in_colour(slices: tuple[int, ...]) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (*slices, 5, 5), np.uint8)
+    colour = np.zeros((*slices, 5, 5, 3), np.uint8)
+    one, other = alike([grey, colour])
+    assert torch.equal(to_tensor(one), to_tensor(grey))
+    assert other is colour
+    assert alike([grey])[0] is grey
+    assert alike([]) == []
 
 
 def test_levels_are_rounded_to_the_nearest() -> None:

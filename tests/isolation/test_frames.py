@@ -119,6 +119,17 @@ def test_things_of_the_contract_arrive() -> None:
     assert got[3:] == [0.5, False]
 
 
+@pytest.mark.parametrize("shape", [(), (0,), (2, 0, 3), (1,)])
+@pytest.mark.parametrize("writeable", [True, False])
+def test_arrays_keep_their_shape(shape: tuple[int, ...], writeable: bool) -> None:
+    array = np.full(shape, 7, np.int16)
+    array.flags.writeable = writeable
+    got = through([array])[0]
+    assert isinstance(got, np.ndarray)
+    assert (got.shape, got.dtype) == (shape, np.int16)
+    assert (got == array).all()
+
+
 def test_a_dictionary_that_looks_like_a_packed_value_stays_a_dictionary() -> None:
     assert through({"$path": "x", "$tensor": "0"}) == {"$path": "x", "$tensor": "0"}
 
@@ -131,6 +142,13 @@ def test_what_cannot_be_sent_is_named() -> None:
 
 
 HEAD = struct.Struct("<4sIQ")
+
+
+def tensors_of_shape(shape: str, end: int) -> bytes:
+    """A frame with a float32 tensor of this shape, in the first ``end`` bytes of four."""
+    entry = f'{{"dtype":"F32","shape":{shape},"data_offsets":[0,{end}]}}'
+    header = f'{{"a":{entry}}}'.encode().ljust(80)
+    return HEAD.pack(b"mbf1", 2, 92) + b"{}" + struct.pack("<Q", 80) + header + bytes(4)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +164,12 @@ HEAD = struct.Struct("<4sIQ")
         + b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}'.ljust(56),
         HEAD.pack(b"mbf1", 2, 64) + b"{}" + struct.pack("<Q", 56)
         + b'{"a":{"dtype":"OBJ","shape":[],"data_offsets":[0,0]}}'.ljust(56),
+        tensors_of_shape("[-1,-1]", 4),
+        tensors_of_shape("[-1,0]", 0),
+        tensors_of_shape("[1000000000000000000000,0]", 0),
+        tensors_of_shape("[60000000000,60000000000,60000000000,0]", 0),
+        tensors_of_shape("[1.0]", 4),
+        tensors_of_shape('["1"]', 4),
     ],
 )  # fmt: skip
 def test_garbage_is_refused(content: bytes) -> None:

@@ -228,7 +228,11 @@ def test_fine_tuning_is_refused_with_its_reason(home: Path) -> None:
 
     registry = discover()
     task: Any = SimpleNamespace(
-        protocols={"clean": None}, synthetic=None, input="image", adaptations=("fine-tune",)
+        protocols={"clean": None},
+        synthetic=None,
+        writer="",
+        input="image",
+        adaptations=("fine-tune",),
     )
     told = _impossible(registry.model("toy"), None, task, "fine-tune", "clean")
     assert "install its plugin without --isolated" in told

@@ -8,6 +8,10 @@ Floating point operations are counted by torch (matrix products, convolutions, a
 of n x k and k x m counts 2nkm), forward and backward as they run, so a share of the ceiling is that
 of useful arithmetic in the wall time of the whole step. Weights are random: `paper` has the
 published dimensions. Models and stages that cannot be are named with the reason.
+
+Each figure is taken as the product runs, and again under torch.compile ("compiled"), the time of
+compiling apart. What is compiled are the modules that are called from outside torch: whatever
+stands around them is Python either way.
 """
 
 from __future__ import annotations
@@ -16,13 +20,16 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from medbench.models.capabilities import Stage
@@ -48,10 +55,11 @@ class Enough(BaseException):
 class Steps(StageRun):
     """`medbench.FitRun` that notes when each step ended, and ends the fit after ``limit`` steps.
 
-    Steps are reports of progress with a loss: reading and embedding report none.
+    Steps are reports of progress with a loss: reading and embedding report none. With ``compiled``
+    what the first step calls of the parts that are trained is compiled after it.
     """
 
-    def __init__(self, cell: RunSpec, folder: Path, limit: int) -> None:
+    def __init__(self, cell: RunSpec, folder: Path, limit: int, compiled: bool = False) -> None:
         super().__init__(
             device=torch.device(cell.device), precision=cell.precision, seed=0, folder=folder,
             advance=lambda done, total, **figures: None, say=print, notes=[],
@@ -60,6 +68,15 @@ class Steps(StageRun):
         self.counter: FlopCounterMode | None = None
         self.flops: list[int] = []
         self._limit = limit
+        self._compiled = compiled
+        self._called: list[nn.Module] = []
+        self.watching = ExitStack()
+
+    def epochs(self, count: int, *parts: Any, title: str = "") -> Iterator[int]:
+        if self._compiled and not self.times:
+            modules = [part for part in parts if isinstance(part, nn.Module)]
+            self._called = self.watching.enter_context(outermost(modules))
+        return super().epochs(count, *parts, title=title)
 
     def advance(self, done: int, total: int, **figures: float) -> None:
         if "loss" not in figures:
@@ -70,6 +87,39 @@ class Steps(StageRun):
             self.flops.append(self.counter.get_total_flops())
         if len(self.times) >= self._limit:
             raise Enough
+        self.watching.close()
+        for module in self._called:
+            module.compile()
+        self._called = []
+
+
+@contextmanager
+def outermost(modules: Iterable[nn.Module]) -> Iterator[list[nn.Module]]:
+    """Of some modules and their parts those that, inside, are called by none of them."""
+    known = {id(part) for module in modules for part in module.modules()}
+    calls: list[nn.Module] = []
+    found: list[nn.Module] = []
+
+    def enter(module: nn.Module, _: Any) -> None:
+        if id(module) in known:
+            # a part that is computed again for its gradients was called by another before
+            if not calls and not any(module is part for one in found for part in one.modules()):
+                found.append(module)
+            calls.append(module)
+
+    def leave(module: nn.Module, *_: Any) -> None:
+        if id(module) in known:
+            calls.pop()
+
+    hooks = (
+        nn.modules.module.register_module_forward_pre_hook(enter),
+        nn.modules.module.register_module_forward_hook(leave, always_call=True),
+    )
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def wait(device: str) -> None:
@@ -124,6 +174,7 @@ def encoder(cell: RunSpec, peak: float) -> dict[str, Any]:
     """Images per second of ``encode_images``: from tensors on the device (the bare loop), and from
     bytes in the machine's memory, as the harness feeds it."""
     from medbench.data.images import to_tensor
+    from medbench.models.prefetch import ahead
     from medbench.run.embed import encode
 
     model = untrained(cell)
@@ -137,13 +188,40 @@ def encoder(cell: RunSpec, peak: float) -> dict[str, Any]:
         with FlopCounterMode(display=False) as counter:
             model.encode_images(bare)
         quick = seconds(lambda: model.encode_images(bare), cell.device)
-    whole = seconds(lambda: encode(cell, model, "encode_images", to_tensor(stored)), cell.device)
+    batches = [torch.from_numpy(stored)] * 4
+
+    def harness() -> None:
+        for batch in ahead(batches, torch.device(cell.device)):
+            encode(cell, model, "encode_images", batch)
+
+    whole = seconds(harness, cell.device) / len(batches)
     flops = counter.get_total_flops()
+
+    def compiled() -> dict[str, Any]:
+        torch.compiler.reset()
+        with torch.inference_mode(), autocast:
+            with outermost(modules_of(model)) as called:
+                model.encode_images(bare)
+            for module in called:
+                module.compile()
+            wait(cell.device)
+            start = time.perf_counter()
+            model.encode_images(bare)
+            wait(cell.device)
+            first = time.perf_counter() - start
+            took = seconds(lambda: model.encode_images(bare), cell.device)
+        return {
+            "images_per_second": round(count / took, 1),
+            "speed_up": round(quick / took, 2),
+            "compile_seconds": round(first - took, 1),
+        }
+
     return {
         "images_per_second": round(count / quick, 1),
         "share_of_ceiling": round(flops / quick / peak, 3),
         "gflop_per_image": round(flops / count / 1e9, 2),
         "harness_against_bare_loop": round(quick / whole, 3),
+        "compiled": measured(compiled),
     }
 
 
@@ -156,22 +234,41 @@ def training(cell: RunSpec, stage: Stage, peak: float) -> dict[str, Any]:
     gaps = [b - a for a, b in zip(timed.times, timed.times[1:], strict=False)]
     step = statistics.median(gaps[max(0, WARM - 1) :] or gaps)
     flops = counted.flops[-1] - counted.flops[-2]
-    return {
+    found = {
         "seconds_per_step": round(step, 4),
         "share_of_ceiling": round(flops / step / peak, 3),
         "tflop_per_step": round(flops / 1e12, 4),
         "peak_memory_mb": peak_memory_mb(cell.device),
     }
+    return found | {"compiled": measured(lambda: compiled_training(cell, stage, step))}
 
 
-def stepped(cell: RunSpec, stage: Stage, limit: int, *, count: bool) -> Steps:
+def compiled_training(cell: RunSpec, stage: Stage, eager: float) -> dict[str, Any]:
+    """The same under torch.compile; ``eager`` is what a step takes without."""
+    torch.compiler.reset()
+    times = stepped(cell, stage, 1 + WARM + STEPS, count=False, compiled=True).times
+    gaps = [b - a for a, b in pairwise(times)]
+    if len(gaps) <= WARM:
+        return {"reason": f"it ends after {len(times)} steps on 64 drawn studies"}
+    step = statistics.median(gaps[WARM:])
+    return {
+        "seconds_per_step": round(step, 4),
+        "speed_up": round(eager / step, 2),
+        "compile_seconds": round(sum(gaps[:WARM]) - WARM * step, 1),
+        "peak_memory_mb": peak_memory_mb(cell.device),
+    }
+
+
+def stepped(
+    cell: RunSpec, stage: Stage, limit: int, *, count: bool, compiled: bool = False
+) -> Steps:
     """Some steps of a stage's training from random weights, on what the kit draws."""
     unit = "image"
     if stage.corpus != "task":
         unit = discover(third_party=False).dataset(stage.corpus).unit
     watch_memory(cell.device)
     with TemporaryDirectory() as folder:
-        run = Steps(cell, Path(folder), limit)
+        run = Steps(cell, Path(folder), limit, compiled)
         model = untrained(cell, stage)
         try:
             if count:
@@ -181,6 +278,8 @@ def stepped(cell: RunSpec, stage: Stage, limit: int, *, count: bool) -> Steps:
                 model.fit(stage, corpus(stage.corpus, unit), run)  # type: ignore[arg-type]
         except Enough:
             pass
+        finally:
+            run.watching.close()
     return run
 
 

@@ -42,8 +42,10 @@ def test_the_harness_embeds_at_95_percent_of_a_bare_loop(tmp_path: Path) -> None
     decode(reader, reader.samples(), 64, tmp_path / "images")
     images = Decoded.open(tmp_path / "images")
     model = Radclip(RadclipConfig(**RADCLIP.presets["tiny"]))  # type: ignore[arg-type]
-    cell = SimpleNamespace(device="cpu", precision="fp32", batch_size=BATCH, title="t")
-    embedder = Embedder(cell, None, Fitted(model, {}, {}, None, []), images, None, None)  # type: ignore[arg-type]
+    named = SimpleNamespace(name="radclip")
+    cell = SimpleNamespace(device="cpu", precision="fp32", batch_size=BATCH, title="t", model=named)
+    fitted = Fitted(model, {}, {}, None, [])
+    embedder = Embedder(cell, None, reader.samples(), fitted, images, None, None)  # type: ignore[arg-type]
     everything = torch.cat([to_tensor(images[i]) for i in range(len(images))])
     batches = list(everything.split(BATCH))
 

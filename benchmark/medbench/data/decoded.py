@@ -24,7 +24,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,9 @@ import numpy.typing as npt
 from medbench.data.images import THUMBNAIL, Bytes, read, resize, thumbnail, to_bytes
 from medbench.data.samples import Pixels, Reader, Sample
 from medbench.errors import DataError, StorageError
+
+if TYPE_CHECKING:
+    import torch
 
 SCHEMA = "medbench.decoded/2"
 INDEX = "index.json"
@@ -200,6 +203,15 @@ class Decoded:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def stack(self, rows: Sequence[int]) -> torch.Tensor:
+        """Slices of some samples, uint8 [B, S, S], or [B, S, S, 3] where one is in colour; an image
+        is one slice. What `medbench.models.prefetch.Pictures` asks for."""
+        import torch
+
+        from medbench.data.images import alike
+
+        return torch.from_numpy(np.concatenate(alike([self[row] for row in rows])))
 
     def __getitem__(self, index: int) -> Bytes:
         return self._files.pixels(int(self._rows[index]))

@@ -110,11 +110,27 @@ def to_tensor(pixels: Bytes) -> torch.Tensor:
 
     array = np.ascontiguousarray(pixels)
     # torch warns about arrays that cannot be written, such as mapped files; division copies anyway.
-    tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
-    if array.ndim >= 3 and array.shape[-1] == 3:
-        return tensor.movedim(-1, -3).to(torch.float32).div_(255).contiguous()
-    grey = tensor.to(torch.float32).div_(255).unsqueeze(-3)
+    return to_unit(torch.from_numpy(array if array.flags.writeable else array.copy()))
+
+
+def to_unit(pixels: torch.Tensor) -> torch.Tensor:
+    """The same of a tensor, on its device: bytes are a twelfth of what a grey picture becomes, so
+    they are what should travel to a GPU."""
+    import torch
+
+    # a tensor, since by a number a GPU multiplies with the reciprocal, which is another last bit
+    levels = torch.full((), 255.0, device=pixels.device)
+    if pixels.ndim >= 3 and pixels.shape[-1] == 3:
+        return pixels.movedim(-1, -3).to(torch.float32).div_(levels).contiguous()
+    grey = pixels.to(torch.float32).div_(levels).unsqueeze(-3)
     return grey.expand(*grey.shape[:-3], 3, *grey.shape[-2:]).contiguous()
+
+
+def alike(pictures: Sequence[Bytes]) -> list[Bytes]:
+    """All grey or, where one of them is in colour, all in colour: [..., H, W] becomes
+    [..., H, W, 3]. All have the axes before these in common, though not their length."""
+    most = max((picture.ndim for picture in pictures), default=0)
+    return [p if p.ndim == most else np.repeat(p[..., None], 3, axis=-1) for p in pictures]
 
 
 class _Cache:
@@ -174,12 +190,17 @@ class Images(_Cache):
 
     def batch(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> torch.Tensor:
         """float32 [B, 3, size, size] in [0, 1]. Raises DataError naming a damaged sample."""
-        pictures = [self.get(int(index)) for index in indices]
-        if any(picture.ndim == 3 for picture in pictures):
-            pictures = [p if p.ndim == 3 else np.repeat(p[..., None], 3, axis=-1) for p in pictures]
+        return to_unit(self.stack(indices))
+
+    def stack(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> torch.Tensor:
+        """The same before `to_unit`: uint8 [B, size, size], or [B, size, size, 3] where one is in
+        colour."""
+        import torch
+
+        pictures = alike([self.get(int(index)) for index in indices])
         if not pictures:
-            return to_tensor(np.zeros((0, self.size, self.size), np.uint8))
-        return to_tensor(np.stack(pictures))
+            return torch.zeros(0, self.size, self.size, dtype=torch.uint8)
+        return torch.from_numpy(np.stack(pictures))
 
 
 class Volumes(_Cache):

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,9 +20,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from medbench.data.images import to_unit
 from medbench.errors import CellError, DataError, PluginError
 from medbench.metrics.thresholds import best_thresholds
 from medbench.metrics.values import FloatArray
+from medbench.models.prefetch import ahead
 
 Rows = npt.NDArray[np.int64]
 Weights = Mapping[str, torch.Tensor]
@@ -36,10 +37,13 @@ SHOWN = 2048  #: training pictures, at most, from which the head learns the scal
 
 
 class Batches(Protocol):
-    """Pictures by row, as `medbench.data.images.Images` gives them."""
+    """Pictures by row."""
 
     def batch(self, indices: Rows, /) -> torch.Tensor:
-        """int64 [B] -> float32 [B, 3, H, W] in [0, 1]. Called from another thread, not from two."""
+        """int64 [B] -> uint8 [B, H, W] or [B, H, W, 3], or float32 [B, 3, H, W] in [0, 1].
+
+        Called from another thread, not from two, and draws nothing from any generator.
+        """
         ...
 
 
@@ -356,14 +360,10 @@ class _Network:
         return _Network(lambda features: features, table, self.device, nullcontext, self.batch)
 
     def ahead(self, batches: Sequence[Rows]) -> Iterator[tuple[Rows, torch.Tensor]]:
-        """Each batch with its pictures on the device; the next one is read in the meantime."""
-        with ThreadPoolExecutor(1) as reader:
-            waiting = reader.submit(self.images.batch, batches[0])
-            for number, rows in enumerate(batches, start=1):
-                pictures = waiting.result()
-                if number < len(batches):
-                    waiting = reader.submit(self.images.batch, batches[number])
-                yield rows, pictures.to(self.device)
+        """Each batch with its pictures on the device; see `medbench.models.prefetch.ahead`."""
+        with closing(ahead(map(self.images.batch, batches), self.device)) as arriving:
+            for rows, pictures in zip(batches, arriving, strict=True):
+                yield rows, to_unit(pictures) if pictures.dtype == torch.uint8 else pictures
 
     @torch.no_grad()
     def features(self, rows: Rows) -> torch.Tensor:

@@ -161,6 +161,8 @@ def _tensors(buffer: bytearray) -> dict[str, torch.Tensor]:
         for name, entry in json.loads(bytes(buffer[8:start])).items():
             kind = getattr(torch, _NAMES[entry["dtype"]])
             shape, (first, last) = entry["shape"], entry["data_offsets"]
+            if not all(isinstance(side, int) and 0 <= side <= MOST_TENSORS for side in shape):
+                raise ValueError(f"'{name}' has shape {shape}")
             count = math.prod(shape)
             if last - first != count * kind.itemsize or not 0 <= first <= last:
                 raise ValueError(f"'{name}' has {last - first} bytes for shape {shape}")
@@ -169,6 +171,6 @@ def _tensors(buffer: bytearray) -> dict[str, torch.Tensor]:
                 if count
                 else torch.empty(0, dtype=kind)
             ).reshape(shape)
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise BrokenFrameError(f"its tensors are not safetensors ({error!r})") from error
     return found

@@ -87,7 +87,7 @@ def _tensor(value: Any, tensors: Tensors) -> dict[str, str] | None:
     name = str(len(tensors))
     if isinstance(value, np.ndarray):
         # torch warns of memory that it may not write, such as a mapped file
-        array = np.ascontiguousarray(value)
+        array = np.asarray(value, order="C")  # ascontiguousarray gives one of no axes one
         tensors[name] = torch.from_numpy(array if array.flags.writeable else array.copy())
         return {"$array": name}
     if isinstance(value, torch.Tensor):

@@ -215,8 +215,8 @@ def _report(name: str, function: str, definition: str, aggregation: str, source:
         definition=(
             f"what a generator of reports says of a generated image: {definition}, against the "
             "whole report that the prompt is the impression of; in runs the report is written by "
-            "the task's writer or, where it has none, looked up: that of the training image nearest "
-            "in the space of the judge of alignment"
+            "the task's writer or, where it has none, looked up: that of the training image "
+            "nearest in the space of the judge of alignment"
         ),
         higher_is_better=True,
         aggregation=f"{aggregation}; interval: percentiles over resamples of whole prompts",

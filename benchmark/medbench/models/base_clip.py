@@ -25,6 +25,7 @@ from medbench.models.clip import (
 from medbench.models.contrastive import seeded, train_contrastive
 from medbench.models.descent import Recipe
 from medbench.models.pairs import texts_of, training_pairs
+from medbench.models.prefetch import Pictures
 from medbench.models.tokenizer import tokenize
 
 
@@ -91,9 +92,9 @@ class BaseClip:
         tokens = tokenize(texts_of(samples), config.context)  # [N, context]
         with seeded(run.seed):
             self.clip = build_clip(config).to(run.device)
-        clip = self.clip
+        clip, pictures = self.clip, Pictures(images, run.device)
         train_contrastive(
-            lambda chosen: image_features(clip, images.batch(chosen.tolist()).to(run.device)),
+            lambda chosen: image_features(clip, pictures(chosen)),
             lambda chosen: text_features(clip, tokens[chosen].to(run.device)),
             len(samples),
             modules=[clip],
@@ -111,6 +112,7 @@ class BaseClip:
             run=run,
             stage=stage.name,
             logit_scale=clip.logit_scale,  # type: ignore[arg-type]
+            pictures=pictures,
         )
 
     def state(self, stage: str) -> dict[str, torch.Tensor]:

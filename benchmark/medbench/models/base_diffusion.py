@@ -27,6 +27,7 @@ from medbench.models.latent_diffusion import (
     new_autoencoder,
 )
 from medbench.models.pairs import evenly, texts_of, training_pairs
+from medbench.models.prefetch import Pictures, ahead
 
 #: Logarithm of the variance of latents around their mean at the start. At 0, as it would be drawn,
 #: they are mostly noise, and the decoder learns nothing from them for long.
@@ -148,9 +149,10 @@ class BaseDiffusion:
             _begin(model)
         model.scaling = model.scaling.to(run.device)
         vae = model.vae.to(run.device)
+        pictures = Pictures(images, run.device)
 
         def restore(chosen: torch.Tensor) -> torch.Tensor:
-            crops = _crops(images.batch(chosen.tolist()), config.vae_crop).to(run.device) * 2 - 1
+            crops = _crops(pictures(chosen), config.vae_crop) * 2 - 1
             with run.autocast():
                 found = vae.encode(crops).latent_dist
                 drawn = found.mean + found.std * torch.randn(found.mean.shape).to(run.device)
@@ -174,6 +176,7 @@ class BaseDiffusion:
             ),
             run=run,
             stage="vae",
+            pictures=pictures,
         )
         vae.requires_grad_(False)
         model.scaling.fill_(1.0)
@@ -245,12 +248,18 @@ class BaseDiffusion:
 @torch.no_grad()
 def latents_of(model: LatentDiffusion, images: Any, rows: list[int], run: FitRun) -> torch.Tensor:
     """Scaled latents float32 [R, C, h, w], on the CPU, of some of `medbench.data.images.Images`."""
-    parts = []
-    for start in range(0, len(rows), _FORWARD_BATCH):
-        batch = images.batch(rows[start : start + _FORWARD_BATCH]).to(run.device)
+    from medbench.data.images import to_unit
+
+    parts, done = [], 0
+    batches = (
+        images.stack(rows[start : start + _FORWARD_BATCH])
+        for start in range(0, len(rows), _FORWARD_BATCH)
+    )
+    for batch in ahead(batches, run.device):
         with run.autocast():
-            parts.append(model.encode(batch).float().cpu())
-        run.advance(min(start + _FORWARD_BATCH, len(rows)), len(rows))
+            parts.append(model.encode(to_unit(batch)).float().cpu())
+        done += len(batch)
+        run.advance(done, len(rows))
     return torch.cat(parts)
 
 

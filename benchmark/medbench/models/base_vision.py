@@ -23,6 +23,7 @@ from medbench.models.clip import ASSUMED, check_fit
 from medbench.models.contrastive import Pairs, info_nce, seeded
 from medbench.models.descent import Recipe, descend
 from medbench.models.pairs import evenly
+from medbench.models.prefetch import Pictures
 from medbench.models.vision_encoder import VisionEncoder
 
 #: Images over which BatchNorm statistics are averaged in the end, and the batches they come in.
@@ -230,9 +231,10 @@ class BaseVision:
             head = self._head()
         encoder = self.encoder.to(run.device)
         head.to(run.device)
+        pictures = Pictures(images, run.device)
 
         def views(chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            one, two = two_views(grey(images.batch(chosen.tolist())).to(run.device))
+            one, two = two_views(grey(pictures(chosen)))
             with run.autocast():
                 return head(encoder(one)), head(encoder(two))
 
@@ -240,7 +242,7 @@ class BaseVision:
             return info_nce(*features, 1 / config.vision_temperature)
 
         def restore(chosen: torch.Tensor) -> torch.Tensor:
-            batch = images.batch(chosen.tolist()).to(run.device)
+            batch = pictures(chosen)
             with run.autocast():
                 restored = head(encoder.maps(batch)[-1])
             return F.mse_loss(restored, grey(batch))
@@ -262,13 +264,14 @@ class BaseVision:
             run=run,
             stage=stage.name,
             in_parts=parts.in_parts if config.vision_kind == "contrastive" else None,
+            pictures=pictures,
         )
-        chosen = evenly(len(samples), _STATISTICS)
+        chosen = torch.tensor(evenly(len(samples), _STATISTICS))
         size = min(_FORWARD_BATCH, len(chosen))
         recalibrate(
             encoder,
             (
-                images.batch(chosen[start : start + size]).to(run.device)
+                pictures(chosen[start : start + size])
                 for start in range(0, len(chosen) - size + 1, size)
             ),
         )

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from medbench.models.capabilities import FitRun
 from medbench.models.descent import Recipe, descend
+from medbench.models.prefetch import Pictures
 
 #: Indices of samples, int64 [B] on the CPU -> features [B, D] on the device.
 Features = Callable[[torch.Tensor], torch.Tensor]
@@ -58,6 +59,7 @@ def train_contrastive(
     logit_scale: nn.Parameter | None = None,
     begin: Callable[[int], None] | None = None,
     generators: Sequence[torch.Generator] = (),
+    pictures: Pictures | None = None,
 ) -> list[float]:
     """Train ``modules`` in place by symmetric InfoNCE; they are in evaluation mode afterwards.
 
@@ -75,6 +77,7 @@ def train_contrastive(
         begin: called with each epoch's number before its first step, for augmentation that draws
             from (seed, epoch).
         generators: those that ``images`` and ``texts`` draw from besides torch's own.
+        pictures: where ``images`` takes them from, as in `descend`.
 
     Returns:
         The mean loss of each epoch trained here (not of those done before a kill).
@@ -103,6 +106,7 @@ def train_contrastive(
         stage=stage,
         begin=begin,
         in_parts=pairs.in_parts,
+        pictures=pictures,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +13,7 @@ from torch import nn
 
 from medbench.errors import CellError
 from medbench.models.capabilities import FitRun
+from medbench.models.prefetch import Pictures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +94,7 @@ def descend(
     stage: str,
     begin: Callable[[int], None] | None = None,
     in_parts: Callable[[Sequence[torch.Tensor]], torch.Tensor] | None = None,
+    pictures: Pictures | None = None,
 ) -> list[float]:
     """Train ``modules`` in place with AdamW; they are in evaluation mode afterwards.
 
@@ -115,6 +118,7 @@ def descend(
             from (seed, epoch).
         in_parts: the pieces of a batch -> the batch's loss, having added its gradients to those of
             the parameters, for a loss that is not the mean over the pieces.
+        pictures: where the loss takes pictures from: told what it will be asked for in an epoch.
 
     Returns:
         The mean loss of each epoch trained here (not of those done before a kill).
@@ -132,30 +136,33 @@ def descend(
             module.to(memory_format=torch.channels_last)
     gradients = _Gradients(loss, in_parts, modules, run, stage)
     losses: list[float] = []
-    for epoch in run.epochs(recipe.epochs, *modules, optimiser, title=stage):
-        for module in modules:
-            module.train()
-        if begin is not None:
-            begin(epoch)
-        order = epoch_order(run.seed, epoch, count)
-        total = 0.0
-        for step in range(steps):
-            place = (epoch * steps + step, recipe.epochs * steps)
-            rate, betas = recipe.rate(*place), recipe.betas_at(*place)
-            for group in optimiser.param_groups:
-                group["lr"], group["betas"] = rate, betas
-            optimiser.zero_grad(set_to_none=True)
-            value = gradients.add(order[step * batch : (step + 1) * batch])
-            if not math.isfinite(value):
-                raise CellError(
-                    f"The loss of stage '{stage}' became {value} in epoch {epoch + 1}, step "
-                    f"{step + 1} of {steps}, at learning rate {rate:g}. Lower the learning rate "
-                    "with --set, or use --precision fp32."
-                )
-            optimiser.step()
-            total += value
-            run.advance((step + 1) * batch, steps * batch, loss=value)
-        losses.append(total / steps)
+    with nullcontext() if pictures is None else closing(pictures):
+        for epoch in run.epochs(recipe.epochs, *modules, optimiser, title=stage):
+            for module in modules:
+                module.train()
+            if begin is not None:
+                begin(epoch)
+            batches = torch.split(epoch_order(run.seed, epoch, count)[: steps * batch], batch)
+            if pictures is not None:
+                pictures.expect([run.ranks.share(chosen) for chosen in batches])
+            total = 0.0
+            for step, chosen in enumerate(batches):
+                place = (epoch * steps + step, recipe.epochs * steps)
+                rate, betas = recipe.rate(*place), recipe.betas_at(*place)
+                for group in optimiser.param_groups:
+                    group["lr"], group["betas"] = rate, betas
+                optimiser.zero_grad(set_to_none=True)
+                value = gradients.add(chosen)
+                if not math.isfinite(value):
+                    raise CellError(
+                        f"The loss of stage '{stage}' became {value} in epoch {epoch + 1}, step "
+                        f"{step + 1} of {steps}, at learning rate {rate:g}. Lower the learning "
+                        "rate with --set, or use --precision fp32."
+                    )
+                optimiser.step()
+                total += value
+                run.advance((step + 1) * batch, steps * batch, loss=value)
+            losses.append(total / steps)
     for module in modules:
         module.eval()
     return losses

@@ -105,7 +105,9 @@ def _linear_probe(job: Job) -> ClassPredictions:
     from medbench.evaluation.linear_probe import linear_probe
 
     loaded = job.loaded
-    features = _text_features(job) if job.cell.task.input == "text" else job.embedder().features()
+    features = (
+        impression_features(job) if job.cell.task.input == "text" else job.embedder().features()
+    )
     job.features = features[loaded.tested]
     with job.reporter.stage("linear probe", "probe"):
         probe = linear_probe(
@@ -121,7 +123,7 @@ def _linear_probe(job: Job) -> ClassPredictions:
     return loaded.predictions(job.cell.task, probe.scores, probe.thresholds)
 
 
-def _text_features(job: Job) -> Features:
+def impression_features(job: Job) -> Features:
     """Features of the impressions of all samples, float32 [N, D]."""
     from medbench.run.generation import prompt_of
 
@@ -150,10 +152,13 @@ class Pictures:
     images: Decoded
 
     def batch(self, rows: npt.NDArray[np.int64]) -> torch.Tensor:
-        """float32 [B, 3, S, S] in [0, 1]."""
-        from medbench.data.images import to_tensor
+        """uint8 [B, S, S], or [B, S, S, 3] where one is in colour."""
+        import torch
 
-        return to_tensor(np.concatenate([self.images[row][:1] for row in rows.tolist()]))
+        from medbench.data.images import alike
+
+        pixels = alike([self.images[row][:1] for row in rows.tolist()])
+        return torch.from_numpy(np.concatenate(pixels))
 
 
 def _fine_tune(job: Job) -> ClassPredictions:

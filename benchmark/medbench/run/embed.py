@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medbench.errors import PluginError
+from medbench.run.back_off import BackOff
 from medbench.run.fit import Fitted, guarded
 from medbench.run.load import images_key
 from medbench.run.reporter import Advance, Reporter
@@ -122,14 +124,26 @@ class Embedder:
         return features
 
     def _encode_slices(self, advance: Advance) -> Features:
+        import torch
+
+        from medbench.models.prefetch import ahead
+
         total = sum(len(chosen) for chosen in self._choice)
         parts: list[Features] = []
         done = 0
-        for batch in self._batches():
-            parts.append(encode(self.cell, self.fitted.model, "encode_images", batch))
-            done += len(batch)
-            advance(done, total)
+        back_off = self._back_off("encode_images")
+        with closing(ahead(self._batches(), torch.device(self.cell.device))) as arriving:
+            for batch in arriving:
+                parts.append(
+                    encode(self.cell, self.fitted.model, "encode_images", batch, back_off=back_off)
+                )
+                done += len(batch)
+                advance(done, total)
         return np.concatenate(parts)
+
+    def _back_off(self, method: str) -> BackOff:
+        # the reporter is asked for when there is something to say
+        return BackOff(f"{self.cell.title}: {method}", lambda text: self.reporter.say(text))
 
     def _encode_volumes(self, advance: Advance) -> Features:
         """A volume at a time: memory is bounded by the largest."""
@@ -152,12 +166,15 @@ class Embedder:
         counts = [len(chosen) for chosen in self._choice]
         volumes = torch.split(embeddings, counts)
         rows = []
+        back_off = self._back_off("pool_slices")
         for first in range(0, len(volumes), 32):
             group = volumes[first : first + 32]
             slices = torch.nn.utils.rnn.pad_sequence(list(group), batch_first=True)
             lengths = torch.tensor([len(volume) for volume in group])
             mask = torch.arange(slices.shape[1]) < lengths[:, None]
-            rows.append(encode(self.cell, self.fitted.model, "pool_slices", slices, mask))
+            rows.append(
+                encode(self.cell, self.fitted.model, "pool_slices", slices, mask, back_off=back_off)
+            )
         return np.concatenate(rows)
 
     @cached_property
@@ -166,24 +183,25 @@ class Embedder:
         return [uniform_slices(count, most) for count in self.images.slices]
 
     def _batches(self) -> Iterator[torch.Tensor]:
-        """Float batches [B, 3, H, W] over all chosen slices, filled across volumes."""
+        """Batches uint8 [B, H, W] or [B, H, W, 3] of all chosen slices, filled across volumes."""
         import torch
 
-        from medbench.data.images import to_tensor
+        from medbench.data.images import Bytes, alike
 
         size = self.cell.batch_size
-        waiting: list[torch.Tensor] = []
+        waiting: list[Bytes] = []
         held = 0
         for index, chosen in enumerate(self._choice):
             pixels = self.images[index]
-            waiting.append(to_tensor(pixels if len(chosen) == len(pixels) else pixels[chosen]))
+            waiting.append(pixels if len(chosen) == len(pixels) else pixels[chosen])
             held += len(chosen)
-            while held >= size:
-                block = torch.cat(waiting) if len(waiting) > 1 else waiting[0]
-                yield block[:size]
-                waiting, held = [block[size:]], held - size
+            if held >= size:
+                block = torch.from_numpy(np.concatenate(alike(waiting)))
+                whole = held - held % size
+                yield from torch.split(block[:whole], size)
+                waiting, held = [block[whole:].numpy()], held - whole
         if held:
-            yield torch.cat(waiting)
+            yield torch.from_numpy(np.concatenate(alike(waiting)))
 
 
 def uniform_slices(count: int, most: int) -> npt.NDArray[np.int64]:
@@ -197,17 +215,35 @@ def uniform_slices(count: int, most: int) -> npt.NDArray[np.int64]:
     return np.linspace(0, count - 1, most).round().astype(np.int64)
 
 
-def encode(cell: RunSpec, model: Any, method: str, *inputs: torch.Tensor) -> Features:
-    """Call a capability on one batch, and hold the answer against the contract."""
+def encode(
+    cell: RunSpec,
+    model: Any,
+    method: str,
+    *inputs: torch.Tensor,
+    back_off: BackOff | None = None,
+) -> Features:
+    """Call a capability on one batch, and hold the answer against the contract.
+
+    Inputs of bytes are pictures, which the model is given as `to_unit` makes them. What a batch too
+    large for memory has shown is kept in ``back_off``.
+    """
     import torch
 
-    moved = [tensor.to(cell.device, non_blocking=True) for tensor in inputs]
+    from medbench.data.images import to_unit
+
+    def answer(part: slice) -> Features:
+        moved = [tensor[part].to(cell.device) for tensor in inputs]
+        given = [to_unit(tensor) if tensor.dtype == torch.uint8 else tensor for tensor in moved]
+        found = getattr(model, method)(*given)
+        return check_features(cell, method, found, len(inputs[0][part]))
+
+    back_off = back_off or BackOff(f"{cell.title}: {method}")
     autocast = torch.autocast(
         cell.device.partition(":")[0], torch.bfloat16, enabled=cell.precision == "bf16"
     )
     with guarded(cell, method), torch.inference_mode(), autocast:
-        answer = getattr(model, method)(*moved)
-    return check_features(cell, method, answer, len(inputs[0]))
+        parts = back_off(answer, len(inputs[0]))
+    return np.concatenate(parts)
 
 
 def check_features(cell: RunSpec, method: str, answer: Any, expected: int) -> Features:
@@ -236,12 +272,17 @@ def text_features(cell: RunSpec, fitted: Fitted, texts: Sequence[str]) -> Featur
     """``encode_texts`` of some texts, float32 [M, D], in batches."""
     import torch
 
-    parts = []
+    back_off = BackOff(f"{cell.title}: encode_texts")
+    parts: list[Features] = []
     for start in range(0, len(texts), cell.batch_size):
         batch = list(texts[start : start + cell.batch_size])
+
+        def answer(part: slice, batch: list[str] = batch) -> Features:
+            found = fitted.model.encode_texts(batch[part])
+            return check_features(cell, "encode_texts", found, len(batch[part]))
+
         with guarded(cell, "encode_texts"), torch.inference_mode():
-            answer = fitted.model.encode_texts(batch)
-        parts.append(check_features(cell, "encode_texts", answer, len(batch)))
+            parts += back_off(answer, len(batch))
     return np.concatenate(parts)
 
 

@@ -57,6 +57,6 @@ def keep_features(job: Job) -> None:
     elif kind == "tested":
         classification.tested_features(job)
     elif kind == "texts":
-        classification._text_features(job)
+        classification.impression_features(job)
     elif kind == "patches":
-        segmentation._maps(job)
+        segmentation.feature_maps(job)

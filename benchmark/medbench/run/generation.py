@@ -9,6 +9,7 @@ a generator of reports reads the images instead (`medbench.run.writer`), on phan
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from medbench.data.splits import TRAIN
 from medbench.errors import DataError, PluginError, unknown_name
 from medbench.evaluation.baseline_cards import names
 from medbench.evaluation.image_predictions import ImagePredictions
+from medbench.run.back_off import BackOff
 from medbench.run.job import Job
 
 Bytes = npt.NDArray[np.uint8]
@@ -95,16 +97,22 @@ def generate(job: Job, owners: Rows, size: int, first: int = 0) -> Bytes:
     cell = job.cell
     prompts = [prompt_of(job, row) for row in owners.tolist()]
     seeds = [seed_of(job, first + k) for k in range(len(prompts))]
+
+    def drawn(texts: list[str], numbers: list[int], part: slice) -> Bytes:
+        found = job.model.model.generate_images(texts[part], numbers[part])
+        _check(job, found, len(texts[part]))
+        grey: Bytes = (found.float().mean(1).clamp(0, 1) * 255).round().byte().cpu().numpy()
+        return grey
+
     made: list[Bytes] = []
+    back_off = BackOff(f"{cell.title}: generate_images", job.reporter.say)
     title = f"generate images for {job.loaded.dataset.spec.name}"
     with job.reporter.stage(title, "generate") as done:
         for start in range(0, len(prompts), cell.batch_size):
             part = slice(start, start + cell.batch_size)
             with guarded(cell, "generate_images"), torch.inference_mode():
-                found = job.model.model.generate_images(prompts[part], seeds[part])
-            _check(job, found, len(prompts[part]))
-            grey = (found.float().mean(1).clamp(0, 1) * 255).round().byte().cpu().numpy()
-            made += [resize(picture, size) for picture in grey]
+                found = back_off(partial(drawn, prompts[part], seeds[part]), len(prompts[part]))
+            made += [resize(picture, size) for grey in found for picture in grey]
             done(len(made), len(prompts))
     return np.stack(made)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from medbench.evaluation.baseline_cards import names
 from medbench.evaluation.report_attention import Attention
 from medbench.evaluation.report_cases import attended
 from medbench.evaluation.report_predictions import ReportPredictions
+from medbench.run.back_off import BackOff
 from medbench.run.embed import Features
 from medbench.run.job import Job
 from medbench.run.reporter import Reporter
@@ -84,19 +86,23 @@ def write_reports(
 
     from medbench.run.fit import guarded
 
+    def written(start: int, part: slice) -> list[str]:
+        found = list(model.generate_reports(*views(slice(start + part.start, start + part.stop))))
+        expected = part.stop - part.start
+        if len(found) != expected or not all(isinstance(text, str) for text in found):
+            raise PluginError(
+                f"{cell.title}: generate_reports of model '{cell.model.name}' breaks its "
+                f"contract: {len(found)} answers for {expected} studies, or not texts."
+            )
+        return found
+
     texts: list[str] = []
+    back_off = BackOff(f"{cell.title}: generate_reports", reporter.say)
     with reporter.stage(title, "generate") as done:
         for start in range(0, count, cell.batch_size):
-            part = slice(start, min(start + cell.batch_size, count))
-            expected = part.stop - part.start
             with guarded(cell, "generate_reports"), torch.inference_mode():
-                found = list(model.generate_reports(*views(part)))
-            if len(found) != expected or not all(isinstance(text, str) for text in found):
-                raise PluginError(
-                    f"{cell.title}: generate_reports of model '{cell.model.name}' breaks its "
-                    f"contract: {len(found)} answers for {expected} studies, or not texts."
-                )
-            texts += found
+                found = back_off(partial(written, start), min(cell.batch_size, count - start))
+            texts += [text for some in found for text in some]
             done(len(texts), count)
     return texts
 

@@ -17,6 +17,7 @@ from medbench.data.splits import TRAIN, VAL
 from medbench.errors import DataError, PluginError, unknown_name
 from medbench.evaluation.baseline_cards import names
 from medbench.evaluation.mask_predictions import MaskPredictions
+from medbench.run.back_off import BackOff
 from medbench.run.job import Job
 from medbench.run.stores import code_sha256
 
@@ -85,7 +86,7 @@ def _train(job: Job, truth: Masks, schedule: Schedule, path: Path) -> None:
 
     from medbench.evaluation.segmentation import predict_masks, train_decoder
 
-    loaded, cell, maps = job.loaded, job.cell, _maps(job)
+    loaded, cell, maps = job.loaded, job.cell, feature_maps(job)
     device = torch.device(cell.device)
     autocast = partial(torch.autocast, device.type, torch.bfloat16, cell.precision == "bf16")
     with job.reporter.stage("segmentation decoder", "decoder") as advance:
@@ -148,7 +149,7 @@ def reference_masks(job: Job) -> Masks:
     return masks
 
 
-def _maps(job: Job) -> MapsOf:
+def feature_maps(job: Job) -> MapsOf:
     """Rows to their feature maps, finest first, float16 at ``paper``, else float32.
 
     They are written once and mapped from disk, so that memory holds a batch; where those of all
@@ -157,10 +158,11 @@ def _maps(job: Job) -> MapsOf:
     import torch
 
     cell, total = job.cell, len(job.images)
+    back_off = BackOff(f"{cell.title}: encode_patches", job.reporter.say)
     kind = np.float16 if cell.preset == "paper" else np.float32
 
     def encoded(rows: torch.Tensor) -> list[torch.Tensor]:
-        return _encode(job, rows.tolist())
+        return _encode(job, rows.tolist(), back_off)
 
     def build(payload: Path, _: Path) -> None:
         files: list[npt.NDArray[Any]] = []
@@ -168,7 +170,7 @@ def _maps(job: Job) -> MapsOf:
         with job.reporter.stage(title, "embed") as advance:
             for start in range(0, total, cell.batch_size):
                 part = range(start, min(start + cell.batch_size, total))
-                for k, found in enumerate(_encode(job, part)):
+                for k, found in enumerate(_encode(job, part, back_off)):
                     if not start:
                         shape, name = (total, *found.shape[1:]), payload / f"map-{k}.npy"
                         files.append(np.lib.format.open_memmap(name, "w+", kind, shape))
@@ -179,7 +181,7 @@ def _maps(job: Job) -> MapsOf:
         for file in files:
             file.flush()  # type: ignore[attr-defined]
 
-    one = sum(found.numel() for found in _encode(job, range(1)))
+    one = sum(found.numel() for found in _encode(job, range(1), back_off))
     if one * total * np.dtype(kind).itemsize > LARGEST:
         job.reporter.say("  feature maps are too many to be kept: encoded for each batch")
         return encoded
@@ -189,25 +191,30 @@ def _maps(job: Job) -> MapsOf:
     return lambda rows: [torch.from_numpy(found[rows.numpy()]) for found in mapped]
 
 
-def _encode(job: Job, rows: Sequence[int]) -> list[torch.Tensor]:
+def _encode(job: Job, rows: Sequence[int], back_off: BackOff) -> list[torch.Tensor]:
     """``encode_patches`` of some rows, held against its contract: float32 maps on the device."""
     import torch
 
-    from medbench.data.images import to_tensor
+    from medbench.data.images import alike, to_unit
     from medbench.run.fit import guarded
 
     cell = job.cell
-    images = to_tensor(np.concatenate([job.images[i] for i in rows])).to(cell.device)
+    pixels = torch.from_numpy(np.concatenate(alike([job.images[i] for i in rows])))
     autocast = torch.autocast(
         cell.device.partition(":")[0], torch.bfloat16, cell.precision == "bf16"
     )
+
+    def encoded(part: slice) -> list[torch.Tensor]:
+        answer = job.model.model.encode_patches(to_unit(pixels[part].to(cell.device)))
+        maps = [answer] if isinstance(answer, torch.Tensor) else list(answer)
+        for found in maps:
+            _check(job, found, part.stop - part.start)
+        return [found.float() for found in maps]
+
     # no inference mode: the decoder trains on these, and it cannot on inference tensors
     with guarded(cell, "encode_patches"), torch.no_grad(), autocast:
-        answer = job.model.model.encode_patches(images)
-    maps = [answer] if isinstance(answer, torch.Tensor) else list(answer)
-    for found in maps:
-        _check(job, found, len(rows))
-    return [found.float() for found in maps]
+        parts = back_off(encoded, len(rows))
+    return parts[0] if len(parts) == 1 else [torch.cat(maps) for maps in zip(*parts, strict=True)]
 
 
 def _check(job: Job, answer: Any, expected: int) -> None:
