@@ -14,7 +14,7 @@ import pytest
 from program import Medbench
 
 CELLS = 8
-#: Steps in an epoch of the toy model: some 15 s of one core a cell, and next to nothing.
+#: Steps in an epoch of the toy model: half a minute of one core a cell, and next to nothing.
 LONG, SHORT = 6000, 4
 
 Phantoms = Callable[[str], Path]
