@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -55,7 +56,11 @@ def cluster(home: Medbench, folders: list[Path]) -> Iterator[Any]:
         )  # what `ray start` has, its workers have
         from ray.cluster_utils import Cluster
 
-        small = {"object_store_memory": 80 * 2**20, "include_log_monitor": False}
+        small = {
+            "object_store_memory": 80 * 2**20,
+            "include_log_monitor": False,
+            "node_ip_address": "127.0.0.1",  # where alone it listens then
+        }
         head = {"num_cpus": 0, "include_dashboard": False, **small}
         found = Cluster(initialize_head=True, head_node_args=head)
         for folder in folders:
@@ -148,3 +153,34 @@ def test_control_c_cancels_what_runs_on_ray(
         time.sleep(0.1)
     assert not psutil.pid_exists(worker)
     assert not list(home.home.glob(".sweep-*"))
+
+
+HEARD = """
+import sys
+
+import psutil
+from medbench.sweep.on_ray import OnRay
+from medbench.sweep.work import Session
+
+ray = OnRay(Session({}), address=None, retries=0)
+for process in psutil.Process().children(recursive=True):
+    for one in process.net_connections("inet"):
+        if one.status == psutil.CONN_LISTEN:
+            print(process.name(), one.laddr.ip, file=sys.__stdout__)
+ray.close()
+"""
+
+
+@pytest.mark.slow
+def test_a_ray_of_the_sweeps_own_is_heard_on_this_machine_alone(home: Medbench) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", HEARD],
+        env=home.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    listening = {tuple(line.split()) for line in ran.stdout.splitlines()}
+    assert {name for name, _ in listening} >= {"gcs_server", "raylet"}
+    assert {address.removeprefix("::ffff:") for _, address in listening} == {"127.0.0.1"}

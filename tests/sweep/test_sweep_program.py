@@ -175,3 +175,41 @@ def test_two_sweeps_on_one_store_wait_for_each_other(
     lines = [part for _, err in said for part in err.splitlines()]
     for what in ("  train fit", "  decode covid-ct-md", "  embed covid-ct-md"):
         assert sum(what in part for part in lines) == 1, what
+
+
+def test_a_model_whose_parts_have_no_values_before_their_stage_is_swept(
+    medbench: Medbench, phantoms: Phantoms
+) -> None:
+    """As RoentGen's: each stage is that of another class, and gives one part."""
+    medbench.install(
+        "toy_model",
+        **{
+            'return [Stage(name="fit", corpus="image-text-pairs", config={"epochs": EPOCHS})]': (
+                "one = Stage(name='fit', corpus='image-text-pairs', config={},"
+                " cls='toy_model:Part')\n"
+                "        return [one, replace(one, name='late', needs=('fit',))]"
+            ),
+            "import time\n": "import time\nfrom dataclasses import replace\n",
+            "self.drop = torch.nn.Dropout(0.2)": (
+                "self.drop = torch.nn.Dropout(0.2)\n"
+                "        self.late = torch.nn.Linear(2, 2, device='meta')"
+            ),
+            "        self.layer.load_state_dict(state)\n": (
+                "        if stage == 'late':\n"
+                "            self.late.to_empty(device='cpu')\n"
+                "            self.late.load_state_dict({'weight': state['weight'][:2, :2],"
+                " 'bias': state['bias'][:2]})\n"
+                "        else:\n"
+                "            self.layer.load_state_dict(state)\n"
+            ),
+            "        return [[label.text] for label in task.labels]\n": (
+                "        return [[label.text] for label in task.labels]\n"
+                "\n\nclass Part(Toy):\n"
+                "    def __init__(self, config):\n"
+                "        super().__init__()\n"
+                "        del self.late\n"
+            ),
+        },
+    )
+    swept = medbench(*line("sweep", phantoms, "--json", models=("toy",)))
+    assert swept.code == 0, swept.err

@@ -105,8 +105,10 @@ def fit(
         )
     with guarded(cell, "moving to its device"):
         for module in modules_of(model):
-            module.to(device)
-            module.eval()
+            # where only some stages are loaded, what the others give may have no values yet
+            if only is None or not any(p.is_meta for p in module.parameters()):
+                module.to(device)
+                module.eval()
     return fitted
 
 

@@ -50,6 +50,10 @@ class OnRay:
         gpus_per_cell: float = 1.0,
     ) -> None:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        if address is None:
+            # Ray runs code for whoever reaches its ports. On the systems of this variable's name,
+            # and wherever it is 0, its own address is the loopback's, and it listens there alone.
+            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         try:
             import ray
         except ImportError as error:
