@@ -19,6 +19,9 @@ Phantoms = Callable[[str], Path]
 
 pytest.importorskip("ray")
 
+#: Makes 127.0.0.1 an address of a node for Ray, where alone it listens then.
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
@@ -42,6 +45,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Medbench:
         "                os.kill(os.getpid(), signal.SIGKILL)"
     )
     program.install("toy_model", **{loop: kills})
+    program.environment.update(LOOPBACK)
     return program
 
 
@@ -50,6 +54,8 @@ def cluster(home: Medbench, folders: list[Path]) -> Iterator[Any]:
     """A head without CPUs and two workers of one CPU each, of this machine."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        for name, value in LOOPBACK.items():
+            patch.setenv(name, value)
         patch.setenv("RAY_memory_monitor_refresh_ms", "0")  # other tests' memory is not ours
         patch.setenv(
             "PYTHONPATH", home.environment["PYTHONPATH"]
@@ -59,7 +65,7 @@ def cluster(home: Medbench, folders: list[Path]) -> Iterator[Any]:
         small = {
             "object_store_memory": 80 * 2**20,
             "include_log_monitor": False,
-            "node_ip_address": "127.0.0.1",  # where alone it listens then
+            "node_ip_address": "127.0.0.1",
         }
         head = {"num_cpus": 0, "include_dashboard": False, **small}
         found = Cluster(initialize_head=True, head_node_args=head)
@@ -175,7 +181,7 @@ ray.close()
 def test_a_ray_of_the_sweeps_own_is_heard_on_this_machine_alone(home: Medbench) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", HEARD],
-        env=home.environment,
+        env={name: value for name, value in home.environment.items() if name not in LOOPBACK},
         capture_output=True,
         text=True,
         check=True,
