@@ -51,9 +51,10 @@ PARTS: dict[str, Any] = {
 
 
 def test_a_record_without_subgroups_is_read_and_written_as_before() -> None:
-    for path in RECORDS[:3]:
-        text = path.read_text(encoding="utf-8")
-        assert "subgroups" not in json.loads(text)
+    texts = (path.read_text(encoding="utf-8") for path in RECORDS)
+    before = [text for text in texts if "subgroups" not in json.loads(text)][:3]
+    assert before
+    for text in before:
         record = Record.model_validate_json(text)
         assert record.subgroups is None
         assert record.model_dump_json(by_alias=True, indent=2) + "\n" == text
