@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +20,8 @@ from medbench.run import segmentation
 from medbench.run.back_off import BackOff
 from medbench.run.embed import Embedder, encode, text_features
 from medbench.run.fit import Fitted
+from medbench.run.generation import generate
+from medbench.run.reports import write_reports
 
 CELL: Any = SimpleNamespace(
     device="cpu", precision="fp32", batch_size=16, title="toy on noise",
@@ -54,6 +58,15 @@ class Model:
         self.encode_images(images)
         return [images, images[..., ::2, ::2]]
 
+    def generate_images(self, prompts: list[str], seeds: list[int]) -> torch.Tensor:
+        self.encode_images(torch.zeros(len(seeds), 3, 8, 8))
+        levels = torch.tensor(seeds, dtype=torch.float32)[:, None, None, None] / 255
+        return levels.expand(len(seeds), 3, 8, 8)
+
+    def generate_reports(self, images: torch.Tensor, mask: torch.Tensor) -> list[str]:
+        self.encode_images(images[:, 0])
+        return [str(int(image.max())) for image in images]
+
     def encode_texts(self, texts: list[str]) -> torch.Tensor:
         self.tried.append(len(texts))
         if len(texts) > self.fits:
@@ -67,6 +80,10 @@ class Heard:
 
     def say(self, line: str) -> None:
         self.lines.append(line)
+
+    @contextmanager
+    def stage(self, title: str, name: str) -> Iterator[Callable[..., None]]:
+        yield lambda *done: None
 
 
 def embedded(folder: Path, fits: int) -> tuple[Any, Model, Heard]:
@@ -110,6 +127,37 @@ def test_feature_maps_go_on_with_half_and_pictures_in_colour_stand_beside_grey_o
     assert torch.equal(fine, torch.cat([to_tensor(picture) for picture in pictures]))
     assert torch.equal(coarse, fine[..., ::2, ::2])
     assert (model.tried, len(heard.lines)) == ([5, 2, 2, 1], 1)
+
+
+def test_drawing_goes_on_with_half_and_keeps_prompt_and_seed_together() -> None:
+    model, heard = Model(3), Heard()
+    samples = [Sample(id=str(i), patient="p", files=(), text=f"number {i}") for i in range(20)]
+    job: Any = SimpleNamespace(
+        cell=SimpleNamespace(**vars(CELL), seed=0),
+        loaded=SimpleNamespace(
+            samples=samples, dataset=SimpleNamespace(spec=SimpleNamespace(name="noise"))
+        ),
+        model=SimpleNamespace(model=model),
+        reporter=heard,
+    )
+    made = generate(job, np.arange(20), 8)
+    assert made[:, 0, 0].tolist() == list(range(20))  # each in the grey of its seed
+    assert (max(model.tried[3:]), len(heard.lines)) == (2, 3)
+
+
+def test_writing_goes_on_with_half() -> None:
+    model, heard = Model(5), Heard()
+
+    def views(part: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        images = torch.arange(part.start, part.stop)[:, None, None, None, None].expand(
+            -1, 1, 3, 8, 8
+        )
+        return images.float(), torch.ones(len(images), 1, dtype=torch.bool)
+
+    reporter: Any = heard
+    texts = write_reports(CELL, model, 40, views, "reports", reporter)
+    assert texts == [str(number) for number in range(40)]
+    assert (max(model.tried[2:]), len(heard.lines)) == (4, 2)
 
 
 def test_one_sample_that_does_not_fit_ends_the_cell() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -20,6 +21,10 @@ from medbench.sweep.work import Answer, Session
 
 def remember(session: Session, threads: int, value: str) -> Answer:
     return Answer(said=(value, str(threads), os.environ.get("CUDA_VISIBLE_DEVICES", "")))
+
+
+def imported(session: Session, threads: int) -> Answer:
+    return Answer(said=(str("torch" in sys.modules),))
 
 
 def raise_error(session: Session, threads: int) -> Answer:
@@ -116,3 +121,12 @@ def test_shares_of_gpus() -> None:
     assert [share_of(["0", "1"], 0.5, i)["CUDA_VISIBLE_DEVICES"] for i in range(4)] == list("0011")
     assert share_of(list("0123"), 2, 1) == {"CUDA_VISIBLE_DEVICES": "2,3"}
     assert [worker_slots(list("01"), each) for each in (1, 0.5, 0.4, 2)] == [2, 4, 4, 1]
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_warm_workers_have_imported_what_a_stage_needs(said: list[str], warm: bool) -> None:
+    some = local(said, workers=1, warm=warm)
+    some.submit(Call("imported", imported, ()))
+    found = everything(some, 1)
+    some.close()
+    assert found["imported"].said == (str(warm),)

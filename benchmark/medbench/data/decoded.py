@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from medbench.data.images import THUMBNAIL, Bytes, read, resize, thumbnail, to_bytes
+from medbench.data.images import THUMBNAIL, Bytes, joined, read, resize, thumbnail, to_bytes
 from medbench.data.samples import Pixels, Reader, Sample
 from medbench.errors import DataError, StorageError
 
@@ -207,11 +207,7 @@ class Decoded:
     def stack(self, rows: Sequence[int]) -> torch.Tensor:
         """Slices of some samples, uint8 [B, S, S], or [B, S, S, 3] where one is in colour; an image
         is one slice. What `medbench.models.prefetch.Pictures` asks for."""
-        import torch
-
-        from medbench.data.images import alike
-
-        return torch.from_numpy(np.concatenate(alike([self[row] for row in rows])))
+        return joined([self[row] for row in rows])
 
     def __getitem__(self, index: int) -> Bytes:
         return self._files.pixels(int(self._rows[index]))

@@ -133,6 +133,14 @@ def alike(pictures: Sequence[Bytes]) -> list[Bytes]:
     return [p if p.ndim == most else np.repeat(p[..., None], 3, axis=-1) for p in pictures]
 
 
+def joined(pictures: Sequence[Bytes]) -> torch.Tensor:
+    """Pictures one after the other: [n, H, W] or [n, H, W, 3] each -> uint8 [sum of n, H, W], or
+    [..., 3] where one is in colour."""
+    import torch
+
+    return torch.from_numpy(np.concatenate(alike(pictures)))
+
+
 class _Cache:
     """Samples as uint8, decoded when first asked for and kept while the budget lasts.
 

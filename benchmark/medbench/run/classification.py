@@ -153,12 +153,7 @@ class Pictures:
 
     def batch(self, rows: npt.NDArray[np.int64]) -> torch.Tensor:
         """uint8 [B, S, S], or [B, S, S, 3] where one is in colour."""
-        import torch
-
-        from medbench.data.images import alike
-
-        pixels = alike([self.images[row][:1] for row in rows.tolist()])
-        return torch.from_numpy(np.concatenate(pixels))
+        return self.images.stack(rows.tolist())
 
 
 def _fine_tune(job: Job) -> ClassPredictions:

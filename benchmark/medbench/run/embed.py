@@ -186,7 +186,7 @@ class Embedder:
         """Batches uint8 [B, H, W] or [B, H, W, 3] of all chosen slices, filled across volumes."""
         import torch
 
-        from medbench.data.images import Bytes, alike
+        from medbench.data.images import Bytes, joined
 
         size = self.cell.batch_size
         waiting: list[Bytes] = []
@@ -196,12 +196,12 @@ class Embedder:
             waiting.append(pixels if len(chosen) == len(pixels) else pixels[chosen])
             held += len(chosen)
             if held >= size:
-                block = torch.from_numpy(np.concatenate(alike(waiting)))
+                block = joined(waiting)
                 whole = held - held % size
                 yield from torch.split(block[:whole], size)
                 waiting, held = [block[whole:].numpy()], held - whole
         if held:
-            yield torch.from_numpy(np.concatenate(alike(waiting)))
+            yield joined(waiting)
 
 
 def uniform_slices(count: int, most: int) -> npt.NDArray[np.int64]:

@@ -195,11 +195,11 @@ def _encode(job: Job, rows: Sequence[int], back_off: BackOff) -> list[torch.Tens
     """``encode_patches`` of some rows, held against its contract: float32 maps on the device."""
     import torch
 
-    from medbench.data.images import alike, to_unit
+    from medbench.data.images import joined, to_unit
     from medbench.run.fit import guarded
 
     cell = job.cell
-    pixels = torch.from_numpy(np.concatenate(alike([job.images[i] for i in rows])))
+    pixels = joined([job.images[i] for i in rows])
     autocast = torch.autocast(
         cell.device.partition(":")[0], torch.bfloat16, cell.precision == "bf16"
     )
